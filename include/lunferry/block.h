@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The block device: one interface for everything that holds blocks at offsets.
+ *
+ * This is the callers' side; include/lunferry/driver.h is the side of those who implement a device.
+ * Between the two stands the middle (src/block): it checks every request, splits it to what the
+ * driver takes, aligns it, and delivers the results. So callers may ask for any range, and drivers
+ * may trust what they are given.
+ *
+ * Invariants:
+ * 1. blk_submit() returns nothing; every outcome comes through req->done, exactly once, from the
+ *    loop and never from inside blk_submit().
+ * 2. The same holds for a struct blk_task, which is how everything else (open, clone, resize,
+ *    finish, close) reports.
+ * 3. A device belongs to one loop and its thread.
+ * 4. Buffers belong to the caller and stay valid, like the request itself, until done().
+ * 5. Requests in flight may complete in any order. Two that overlap, one of them writing, must not
+ *    be in flight together: the result would be either.
+ *    Two writes that only share a block (limits.align) do not overlap.
+ * 6. Lengths and offsets are bytes.
+ */
+#ifndef LUNFERRY_BLOCK_H
+#define LUNFERRY_BLOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include <lunferry/error.h>
+#include <lunferry/loop.h>
+
+struct blk_dev;
+struct blk_driver;
+struct store;
+struct url;
+
+/* ---- Requests --------------------------------------------------------------------------------- */
+
+enum blk_op {
+    BLK_READ,
+    BLK_WRITE,
+    BLK_ZERO,    /* make the range read as zeros, by the cheapest means the device has */
+    BLK_FLUSH,   /* what this device (this clone) acknowledged before is on stable storage after */
+    BLK_EXTENTS, /* what lies at [offset, offset + len): fills *extents */
+};
+
+enum blk_flags {
+    BLK_FUA = 1 << 0,       /* WRITE, ZERO: on stable storage when done */
+    BLK_MAY_UNMAP = 1 << 1, /* ZERO: may leave the range unallocated, if it then reads as zeros */
+};
+
+enum blk_kind {
+    BLK_DATA,        /* must be read */
+    BLK_ZEROS,       /* reads as zeros */
+    BLK_UNALLOCATED, /* nothing here: a backing device shows through, or zeros where there is none */
+};
+
+struct blk_extent {
+    uint64_t offset, len; /* len > 0; extents are ascending and without gaps */
+    enum blk_kind kind;
+    unsigned depth;       /* 0: this image; 1: its backing image; ... */
+    uint64_t host_offset; /* where the bytes lie in the device below; BLK_NO_OFFSET if nowhere */
+    bool compressed;
+};
+
+#define BLK_NO_OFFSET UINT64_MAX
+
+/* Room for the answer, owned by the caller. The answer covers a prefix of the range that was asked
+ * for, at least its first byte; neighbours of one kind may come as several extents. */
+struct blk_extents {
+    struct blk_extent *list;
+    size_t capacity; /* > 0 */
+    size_t count;    /* set by the device */
+};
+
+/*
+ * An epoch is a server's promise that what it acknowledged is still there: NFS's write verifier
+ * (RFC 1813 3.3.7), a volatile cache's life on iSCSI. A WRITE is durable when a FLUSH that was
+ * submitted to the same clone after the WRITE's completion returns the same epoch. BLK_NO_EPOCH
+ * equals nothing, itself included: pieces of one request saw different epochs.
+ */
+#define BLK_NO_EPOCH UINT64_C(0)
+
+struct blk_req {
+    /* Filled by the caller, never changed by the device. */
+    enum blk_op op;
+    unsigned flags; /* enum blk_flags */
+    uint64_t offset, len;
+    struct iovec *iov; /* READ, WRITE: adds up to len */
+    int iovcnt;
+    struct blk_extents *extents; /* EXTENTS */
+    void (*done)(struct blk_req *req);
+    void *opaque;
+
+    /* Valid in done(). */
+    int status; /* 0 or -errno */
+    struct blk_error error;
+    uint64_t got;        /* READ: bytes delivered; less than len only at the end of a stream */
+    uint64_t bad_offset; /* where on the device the medium failed; BLK_NO_OFFSET if not told */
+    uint64_t epoch;      /* WRITE, ZERO, FLUSH */
+    bool durable;        /* WRITE, ZERO: needs no FLUSH */
+
+    /* Private to the middle and to the driver. */
+    struct blk_dev *dev;
+    struct blk_req *parent; /* the caller's request of which this is a piece */
+    struct blk_req *next;
+    uint64_t resume; /* where the next piece starts */
+    unsigned pieces; /* under way */
+    unsigned stage;
+};
+
+void blk_submit(struct blk_dev *dev, struct blk_req *req);
+
+/* ---- Tasks ------------------------------------------------------------------------------------ */
+
+/* How a single operation reports. Owned by the caller until done(). */
+struct blk_task {
+    void (*done)(struct blk_task *task);
+    void *opaque;
+    int status; /* 0 or -errno */
+    struct blk_error error;
+};
+
+/* ---- Devices ---------------------------------------------------------------------------------- */
+
+#define BLK_SIZE_UNKNOWN UINT64_MAX
+
+struct blk_limits {
+    uint32_t align;     /* offset and len of what the driver gets are multiples of it (its block
+                           size), but for the end of the device; a power of two, >= 1 */
+    uint32_t mem_align; /* of every iov_base; a power of two, >= 1 */
+    uint32_t max_read;  /* longest READ in bytes that the driver wants; multiple of align, > 0 */
+    uint32_t max_write; /* longest WRITE likewise */
+    uint64_t max_zero;  /* longest ZERO likewise; unused without BLK_CAN_ZERO */
+    uint32_t max_depth; /* requests the driver holds at once; the rest waits in the middle; > 0 */
+};
+
+enum blk_caps {
+    BLK_CAN_ZERO = 1 << 0,    /* has a ZERO that is cheaper than writing zeros */
+    BLK_CAN_EXTENTS = 1 << 1, /* knows its extents; otherwise the middle answers DATA */
+    BLK_CAN_FUA = 1 << 2,     /* otherwise the middle follows a FUA write with a FLUSH */
+    BLK_BARE = 1 << 3,        /* persistent, and has no name that could be switched once all is
+                                 written: a LUN, a block device. What is written shows at once. */
+};
+
+/* What callers may read of a device once it is open. Only the middle and the driver write it. */
+struct blk_dev {
+    const struct blk_driver *driver;
+    struct loop *loop;
+    char *name;    /* the endpoint as the user wrote it, secrets redacted */
+    uint64_t size; /* bytes, of any multiple; BLK_SIZE_UNKNOWN: a stream */
+    struct blk_limits limits;
+    unsigned caps; /* enum blk_caps, probed once at open */
+    bool writable;
+    char *identity; /* equal for two devices that are the same thing, whatever the way to it (LUN
+                       identification, file handle, device and inode number); NULL: not known.
+                       The driver allocates it at open, the middle frees it */
+    struct blk_middle *middle; /* private to src/block */
+};
+
+/* What every session of a job shares; it outlives all devices. */
+struct blk_settings {
+    uint64_t timeout;           /* ns of silence after which a session is dead; > 0 */
+    const char *initiator_name; /* for iSCSI; NULL: found by the rule in drivers/iscsi */
+};
+
+struct blk_open_args {
+    const struct url *url; /* with its scheme's driver; outlives the device */
+    struct store *store; /* NULL, or: open the file `name` in this store, on the store's session */
+    const char *name;    /* with store; copied */
+    bool writable;
+    const struct blk_settings *settings; /* outlives the device */
+};
+
+/* Checks all of a URL that can be checked without touching anything: scheme, options, form. Call it
+ * for every endpoint before the first is opened. Returns 0 or -EINVAL with the sentence. */
+int blk_check_url(const struct url *url, struct blk_error *error);
+
+/*
+ * Opens what the URL names, which blk_check_url() has accepted. The device is returned at once, in the state of being opened; it may be
+ * used when task->done() reports 0. Whatever that reports, and also before it, the caller owns the
+ * device and ends it with blk_close(). NULL only when out of memory (task is not called then).
+ */
+struct blk_dev *blk_open(struct loop *loop, const struct blk_open_args *args,
+                         struct blk_task *task);
+
+/* Opens the same thing again, for another lane: its own session, on that lane's loop. Called in that
+ * lane's thread; the origin is open and stays so. -ENOTSUP where a device can be open only once. */
+struct blk_dev *blk_clone(struct loop *loop, const struct blk_dev *origin, struct blk_task *task);
+
+/* Called once per image, when every clone is idle and all data is durable: a format writes the
+ * metadata that makes it an image. Reports 0 at once where there is nothing to do. */
+void blk_finish(struct blk_dev *dev, struct blk_task *task);
+
+/* Sets the size in bytes. -ENOTSUP where it is fixed. */
+void blk_resize(struct blk_dev *dev, uint64_t size, struct blk_task *task);
+
+/* Everything in flight, an open included, reports -ECANCELED soon. The device is only good for
+ * blk_close() afterwards. */
+void blk_cancel_all(struct blk_dev *dev);
+
+/* Frees the device, which must have nothing in flight except an open (which is cancelled and then
+ * reports -ECANCELED before this does). task may be NULL. */
+void blk_close(struct blk_dev *dev, struct blk_task *task);
+
+/* Requests that the device has been given and not reported yet, in pieces as the driver sees them.
+ * Feeds the progress display. */
+unsigned blk_in_flight(const struct blk_dev *dev);
+
+/* ---- Descriptions ----------------------------------------------------------------------------- */
+
+/* For `lunferry info`: one call per fact, in reading order. `key` is a stable word for programs
+ * (lower case, '-'), label the words for people. */
+struct blk_report {
+    void (*fact)(struct blk_report *report, const char *key, const char *label, const char *value);
+};
+
+void blk_describe(struct blk_dev *dev, struct blk_report *report);
+void blk_report_fact(struct blk_report *report, const char *key, const char *label,
+                     const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* ---- The registry ----------------------------------------------------------------------------- */
+
+/* The driver for a scheme ("nfs"), or NULL; and all of them, for help and error texts. */
+const struct blk_driver *blk_driver_find(const char *scheme);
+const struct blk_driver *const *blk_drivers(size_t *count);
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The copy engine: one job copies one source device to a target.
+ *
+ * A job goes through phases, in one direction: it opens both ends, checks that they fit and that
+ * nothing is overwritten unasked, prepares the target (a temporary file, or a blanked head), copies
+ * with one or more lanes, makes all durable, publishes, closes. A failure in any phase goes to
+ * closing, by way of taking back what can be taken back.
+ *
+ * All of it runs on the caller's loop (further lanes have threads and loops of their own); nothing
+ * here blocks, prints or exits.
+ */
+#ifndef LUNFERRY_COPY_H
+#define LUNFERRY_COPY_H
+
+#include <lunferry/block.h>
+#include <lunferry/url.h>
+
+struct copy_job;
+
+struct copy_options {
+    const struct url *source, *target; /* accepted by blk_check_url() */
+    unsigned depth; /* slots per lane: chunks between the start of their read and the end of
+                            their write; 1 to COPY_MAX_DEPTH */
+    unsigned lanes; /* 1 to COPY_MAX_LANES; 1 with in_order */
+    uint32_t chunk; /* bytes that one slot moves; a multiple of 4096, at most COPY_MAX_CHUNK */
+    bool in_order;  /* a write starts when all before it are complete */
+    bool in_place;  /* write into the file that is there instead of publishing a new one */
+    bool overwrite; /* replace what the target holds */
+    unsigned mode;  /* of a new file: 0666 less the umask */
+    struct blk_settings settings;
+    /* One line for the user that is no failure. Called on the job's loop. */
+    void (*notice)(void *opaque, const char *text);
+    void (*done)(struct copy_job *job, void *opaque);
+    void *opaque;
+};
+
+#define COPY_MAX_DEPTH 1024
+#define COPY_MAX_LANES 64
+#define COPY_MAX_CHUNK (16u << 20)
+
+/* Measured (docs/performance.md): enough for 200 MiB/s over 20 ms, in 16 MiB of memory. */
+#define COPY_DEFAULT_DEPTH 32
+#define COPY_DEFAULT_CHUNK (512u << 10)
+
+enum copy_phase {
+    COPY_OPENING,
+    COPY_CHECKING,
+    COPY_PREPARING,
+    COPY_COPYING,
+    COPY_FINISHING, /* all is written; making it durable and visible */
+    COPY_CLOSING,
+    COPY_ENDED,
+};
+
+struct copy_progress {
+    enum copy_phase phase;
+    uint64_t total;            /* bytes to copy; 0 until both ends are open */
+    uint64_t done;             /* bytes written and acknowledged */
+    unsigned reading, writing; /* requests in flight on each side, all lanes */
+};
+
+struct copy_result {
+    int status;             /* 0 or -errno */
+    struct blk_error error; /* which side, where, and what the server said */
+    bool touched;           /* the target was written to, or may have been */
+    uint64_t bytes;         /* copied */
+    uint64_t buffer_bytes;  /* lanes x slots x chunk: what the job allocated for data */
+};
+
+/* Starts a job. The options are copied, what they point to outlives the job. NULL: out of memory.
+ * done() is called from the loop, once; the job is then freed by the caller. */
+struct copy_job *copy_start(struct loop *loop, const struct copy_options *options);
+void copy_free(struct copy_job *job);
+
+/* Ends a job early: what is on the wire drains (at most COPY_DRAIN), the temporary file is removed,
+ * and done() reports -ECANCELED, unless all was finished anyway. */
+#define COPY_DRAIN (5 * LOOP_SECOND)
+void copy_stop(struct copy_job *job);
+/* Does not wait for what is on the wire either. */
+void copy_abort(struct copy_job *job);
+
+void copy_progress(const struct copy_job *job, struct copy_progress *progress);
+const struct copy_result *copy_result(const struct copy_job *job);
+
+#endif
