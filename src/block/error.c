@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <lunferry/error.h>
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static void set(struct blk_error *error, int code, enum blk_retry retry, const char *format,
+                va_list args)
+{
+    /* Through a buffer of its own: the arguments may point into error->text. */
+    char text[sizeof(error->text)];
+
+    vsnprintf(text, sizeof(text), format, args);
+    error->code = code;
+    error->retry = retry;
+    memcpy(error->text, text, sizeof(text));
+}
+
+int blk_error_set(struct blk_error *error, int code, const char *format, ...)
+{
+    assert(code > 0);
+    if (error) {
+        va_list args;
+
+        va_start(args, format);
+        set(error, code, BLK_FATAL, format, args);
+        va_end(args);
+    }
+    return -code;
+}
+
+int blk_error_set_retry(struct blk_error *error, int code, enum blk_retry retry, const char *format,
+                        ...)
+{
+    assert(code > 0);
+    if (error) {
+        va_list args;
+
+        va_start(args, format);
+        set(error, code, retry, format, args);
+        va_end(args);
+    }
+    return -code;
+}
+
+void blk_error_prefix(struct blk_error *error, const char *format, ...)
+{
+    char prefix[sizeof(error->text)];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(prefix, sizeof(prefix), format, args);
+    va_end(args);
+    if (error->text[0])
+        blk_error_set_retry(error, error->code, error->retry, "%s: %s", prefix, error->text);
+    else
+        blk_error_set_retry(error, error->code, error->retry, "%s: %s", prefix,
+                            strerror(error->code));
+}
+
+void blk_error_clear(struct blk_error *error)
+{
+    error->code = 0;
+    error->retry = BLK_FATAL;
+    error->text[0] = '\0';
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The middle's own state of a device. device.c opens and closes; submit.c checks, splits and aligns
+ * requests into pieces; deliver.c takes the pieces back and reports.
+ */
+#ifndef LUNFERRY_MIDDLE_H
+#define LUNFERRY_MIDDLE_H
+
+#include <lunferry/driver.h>
+
+/* One request as the driver sees it. The driver's own state follows the struct. */
+struct piece {
+    struct iovec *iov; /* kept between uses */
+    int iov_capacity;
+    void *bounce; /* NULL, or the buffer that stands in for the caller's */
+    struct blk_req req;
+    _Alignas(max_align_t) unsigned char state[];
+};
+
+/* blk_req.stage of a piece */
+enum piece_stage {
+    PIECE_PLAIN,       /* the caller's buffers, or the bounce buffer, as they are */
+    PIECE_BLOCK_READ,  /* the block that a short WRITE or ZERO will change */
+    PIECE_BLOCK_WRITE, /* the same block, changed */
+    PIECE_FLUSH_FOR_FUA,
+};
+
+/* blk_req.stage of a caller's request */
+enum parent_stage {
+    PARENT_NEW,      /* no piece has come back */
+    PARENT_STARTED,  /* epoch and durable hold what the pieces so far agree on */
+    PARENT_FLUSHING, /* all pieces are back; a FLUSH makes up for the FUA that the driver lacks */
+};
+
+struct piece_list {
+    struct blk_req *head, **end;
+};
+
+enum middle_state {
+    MIDDLE_OPENING,
+    MIDDLE_OPEN,
+    MIDDLE_CANCELLED, /* or failed to open: good for closing only */
+    MIDDLE_CLOSING,
+};
+
+struct blk_middle {
+    struct blk_dev *dev;
+    enum middle_state state;
+    struct blk_task *task; /* what open, resize or finish reports to; NULL: none under way */
+    bool task_ended;
+    int task_status;
+    struct blk_error task_error;
+    struct blk_task *close_task;
+    bool closed;
+
+    struct loop_call call;       /* runs middle_deliver() */
+    struct piece_list waiting;   /* callers' requests with pieces still to be made */
+    struct piece_list completed; /* pieces that the driver gave back, not yet delivered */
+    struct piece_list finished;  /* callers' requests that ended without a piece */
+    struct blk_req *free_pieces;
+    unsigned in_driver;    /* pieces */
+    unsigned callers;      /* requests not yet reported */
+    bool changing_a_block; /* a read-change-write of one block is under way: one at a time, so that
+                              two writes that share a block cannot undo each other */
+};
+
+static inline void piece_list_init(struct piece_list *list)
+{
+    list->head = NULL;
+    list->end = &list->head;
+}
+
+static inline void piece_list_add(struct piece_list *list, struct blk_req *req)
+{
+    req->next = NULL;
+    *list->end = req;
+    list->end = &req->next;
+}
+
+static inline struct blk_req *piece_list_take(struct piece_list *list)
+{
+    struct blk_req *req = list->head;
+
+    if (req) {
+        list->head = req->next;
+        if (!list->head)
+            list->end = &list->head;
+    }
+    return req;
+}
+
+static inline struct piece *piece_of(struct blk_req *req)
+{
+    return container_of(req, struct piece, req);
+}
+
+/* submit.c: hands the driver as many pieces as it takes. */
+void middle_pump(struct blk_dev *dev);
+/* Takes a request off the waiting list, so that it gets no further pieces. */
+void middle_forget(struct blk_dev *dev, struct blk_req *req);
+/* Is there more of the request to hand to the driver? */
+bool middle_has_more(const struct blk_req *req);
+/* A FLUSH on behalf of a request that is done but for being durable. False: out of memory. */
+bool middle_flush_for(struct blk_dev *dev, struct blk_req *parent);
+/* Hands a piece to the driver once more, as something else (the WRITE after the READ). */
+void middle_resubmit(struct blk_dev *dev, struct blk_req *req);
+void middle_free_piece(struct blk_dev *dev, struct blk_req *req);
+
+/* deliver.c: the deferred call of every device. */
+void middle_deliver(struct loop_call *call);
+/* Gives a caller's request its outcome; it is reported from the loop. */
+void middle_fail(struct blk_dev *dev, struct blk_req *req, int status);
+
+/* device.c: reports ended tasks, and frees a closed device: the last thing done with it. */
+void middle_tasks(struct blk_dev *dev);
+
+#endif
