@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Devices without a device, for benchmarks and tests; and the template for a driver.
+ *
+ *   null:SIZE             reads as zeros, forgets what is written
+ *   ram:SIZE              remembers it until the program ends
+ *   random:SIZE[?seed=N]  reads as incompressible bytes, the same ones for the same seed
+ *
+ * Nothing here has to wait, so submit() completes at once; the middle sees to it that the caller
+ * hears of it from the loop all the same.
+ */
+#include <lunferry/driver.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <lunferry/units.h>
+
+/* What clones share. Lanes touch disjoint ranges of `bytes`, so there is nothing to lock. */
+struct core {
+    atomic_uint users;
+    unsigned char *bytes; /* ram only */
+    uint64_t size;
+    uint64_t seed; /* random only */
+};
+
+struct memory_dev {
+    struct blk_dev dev;
+    struct core *core;
+};
+
+static int parse_size(const struct url *url, uint64_t *size, struct blk_error *error)
+{
+    int rc = units_parse_size(url->path, size, error);
+
+    if (rc < 0) {
+        blk_error_prefix(error, "%s", url->text);
+        return rc;
+    }
+    if (*size == 0 || *size > INT64_MAX)
+        return blk_error_set(error, EINVAL, "%s: the size must be from 1 byte to 8 EiB", url->text);
+    return 0;
+}
+
+static int check(const struct url *url, struct blk_error *error)
+{
+    uint64_t size, seed;
+    int rc = parse_size(url, &size, error);
+
+    return rc < 0 ? rc : url_param_number(url, "seed", 0, UINT64_MAX, 0, &seed, error);
+}
+
+static void drop(struct core *core)
+{
+    if (atomic_fetch_sub(&core->users, 1) > 1)
+        return;
+    if (core->bytes)
+        munmap(core->bytes, core->size);
+    free(core);
+}
+
+static void opened(struct blk_dev *dev, struct core *core)
+{
+    ((struct memory_dev *)dev)->core = core;
+    dev->size = core->size;
+    dev->caps = BLK_CAN_ZERO;
+    dev->limits = (struct blk_limits){
+        .align = 1,
+        .mem_align = 1,
+        .max_read = 16 * MIB,
+        .max_write = 16 * MIB,
+        .max_zero = GIB,
+        .max_depth = 1024,
+    };
+    blk_opened(dev, 0, NULL);
+}
+
+static void open_memory(struct blk_dev *dev, const struct blk_open_args *args)
+{
+    struct core *core = calloc(1, sizeof(*core));
+    struct blk_error error;
+    int rc;
+
+    if (!core) {
+        blk_opened(dev, blk_error_set(&error, ENOMEM, "out of memory"), &error);
+        return;
+    }
+    atomic_init(&core->users, 1);
+    rc = parse_size(args->url, &core->size, &error);
+    if (rc == 0)
+        rc = url_param_number(args->url, "seed", 0, UINT64_MAX, 0, &core->seed, &error);
+    if (rc == 0 && strcmp(dev->driver->scheme, "ram") == 0) {
+        core->bytes = mmap(NULL, core->size, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (core->bytes == MAP_FAILED) {
+            core->bytes = NULL;
+            rc = blk_error_set(&error, ENOMEM, "%" PRIu64 " bytes of memory are not to be had",
+                               core->size);
+        }
+    }
+    if (rc < 0) {
+        drop(core);
+        blk_opened(dev, rc, &error);
+        return;
+    }
+    opened(dev, core);
+}
+
+static void open_random(struct blk_dev *dev, const struct blk_open_args *args)
+{
+    struct blk_error error;
+
+    if (args->writable)
+        blk_opened(dev, blk_error_set(&error, EROFS, "can be read only"), &error);
+    else
+        open_memory(dev, args);
+}
+
+static void clone_memory(struct blk_dev *dev, const struct blk_dev *origin)
+{
+    struct core *core = ((const struct memory_dev *)origin)->core;
+
+    atomic_fetch_add(&core->users, 1);
+    opened(dev, core);
+}
+
+static void close_memory(struct blk_dev *dev)
+{
+    struct memory_dev *memory = (struct memory_dev *)dev;
+
+    if (memory->core)
+        drop(memory->core);
+    blk_closed(dev);
+}
+
+/* SplitMix64's output function: any word of the stream without the ones before it. */
+static uint64_t random_word(uint64_t seed, uint64_t index)
+{
+    uint64_t z = seed + (index + 1) * UINT64_C(0x9e3779b97f4a7c15);
+
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static void fill_random(uint64_t seed, uint64_t offset, unsigned char *buf, size_t len)
+{
+    while (len > 0) {
+        uint64_t word = random_word(seed, offset / 8);
+        size_t skip = offset % 8, part = min_u64(8 - skip, len);
+
+        memcpy(buf, (unsigned char *)&word + skip, part);
+        offset += part;
+        buf += part;
+        len -= part;
+    }
+}
+
+static void done(struct blk_req *req)
+{
+    req->epoch = 1;
+    req->durable = true;
+    blk_complete(req, 0);
+}
+
+static void submit_null(struct blk_dev *dev, struct blk_req *req)
+{
+    (void)dev;
+    for (int i = 0; i < req->iovcnt && req->op == BLK_READ; i++)
+        memset(req->iov[i].iov_base, 0, req->iov[i].iov_len);
+    done(req);
+}
+
+static void submit_ram(struct blk_dev *dev, struct blk_req *req)
+{
+    unsigned char *bytes = ((struct memory_dev *)dev)->core->bytes + req->offset;
+
+    if (req->op == BLK_READ)
+        blk_iov_from(req, 0, bytes, req->len);
+    else if (req->op == BLK_WRITE)
+        blk_iov_to(req, 0, bytes, req->len);
+    else if (req->op == BLK_ZERO)
+        memset(bytes, 0, req->len);
+    done(req);
+}
+
+static void submit_random(struct blk_dev *dev, struct blk_req *req)
+{
+    uint64_t seed = ((struct memory_dev *)dev)->core->seed, offset = req->offset;
+
+    for (int i = 0; i < req->iovcnt && req->op == BLK_READ; i++) {
+        fill_random(seed, offset, req->iov[i].iov_base, req->iov[i].iov_len);
+        offset += req->iov[i].iov_len;
+    }
+    done(req);
+}
+
+/* Nothing is ever in flight. */
+static void cancel_all(struct blk_dev *dev)
+{
+    (void)dev;
+}
+
+#define MEMORY_DRIVER(name_, scheme_, syntax_, options_, open_, submit_)                           \
+    {                                                                                              \
+        .name = name_, .scheme = scheme_, .syntax = syntax_, .options = options_,                  \
+        .dev_size = sizeof(struct memory_dev), .check = check, .open = open_,                      \
+        .clone = clone_memory, .close = close_memory, .submit = submit_, .cancel_all = cancel_all, \
+    }
+
+static const struct url_option random_options[] = {
+    {"seed", "N: which of the 2^64 streams of bytes (0)"},
+    {NULL, NULL},
+};
+
+extern const struct blk_driver null_driver, ram_driver, random_driver;
+
+const struct blk_driver null_driver =
+    MEMORY_DRIVER("null", "null", "null:SIZE", NULL, open_memory, submit_null);
+
+const struct blk_driver ram_driver =
+    MEMORY_DRIVER("memory", "ram", "ram:SIZE", NULL, open_memory, submit_ram);
+
+const struct blk_driver random_driver = MEMORY_DRIVER(
+    "random data", "random", "random:SIZE[?seed=N]", random_options, open_random, submit_random);
