@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The plan: the disk in segments, which lanes take in the order of their offsets. */
+#ifndef LUNFERRY_PLAN_H
+#define LUNFERRY_PLAN_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct plan {
+    uint64_t size, segment; /* bytes */
+    _Atomic uint64_t next;  /* offset of the first segment that nobody has taken */
+};
+
+/* Segments are whole granules; small enough that lanes end together, large enough to stay
+ * sequential. */
+void plan_init(struct plan *plan, uint64_t size, uint64_t granule, unsigned lanes);
+/* False when all are taken. From any lane. */
+bool plan_take(struct plan *plan, uint64_t *from, uint64_t *to);
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A target: a device being written, and what surrounds that. Two kinds of care are taken so that a
+ * torn copy never looks like a finished one:
+ *
+ * - a new file is written under a temporary name beside the final one, and gets the final name when
+ *   all is durable;
+ * - what has no name (a LUN), or is written in place, has its head blanked before anything else is
+ *   written, and written after all else is durable.
+ *
+ * Each operation is a chain of asynchronous steps, in target.c in the order in which they run, and
+ * ends in one call of done(). One operation at a time.
+ */
+#ifndef LUNFERRY_TARGET_H
+#define LUNFERRY_TARGET_H
+
+#include <lunferry/copy.h>
+#include <lunferry/store.h>
+
+#include "occupied.h"
+#include "tracker.h"
+
+#define TARGET_HEAD (1u << 20)
+
+struct target {
+    /* Set by the owner. */
+    struct loop *loop;
+    const struct copy_options *options;
+    void (*done)(struct target *target, int status); /* with a status < 0, `error` says why */
+    void *opaque;
+
+    /* Valid when target_open() is done. */
+    struct blk_dev *dev; /* NULL until prepared, for a new file */
+    bool new_file;       /* written under a temporary name */
+    bool touched;        /* something of it was changed, or may have been */
+    struct blk_error error;
+
+    /* Valid when target_prepare() is done. */
+    struct tracker *tracker;
+    unsigned char *head; /* head_len bytes, all zero until the lanes read into it */
+    uint64_t head_len;   /* 0: no head */
+
+    /* private */
+    struct store *store;
+    uint64_t size; /* bytes that will be written */
+    bool exists;   /* a file of the final name, when it was looked up */
+    struct store_attr old;
+    const char *name; /* the final one, in url->path */
+    char temporary[256];
+    bool temporary_made;
+    bool stopping;
+    struct occupied occupied;
+    struct blk_task task;
+    struct store_req store_req;
+    struct blk_req req;
+    struct iovec iov;
+    void (*then)(struct target *target, int status);
+};
+
+/* Opens the device, or, where a new file will be made, the directory; refuses what exists and is not
+ * to be overwritten. Nothing is changed. */
+void target_open(struct target *target);
+/* `size` bytes will be written: is there room, and is what is there to be overwritten? */
+void target_check(struct target *target, uint64_t size);
+/* Makes the temporary file, or blanks the head. */
+void target_prepare(struct target *target);
+/* After the lanes: the head, then the final name. */
+void target_finish(struct target *target);
+/* Closes everything, after removing a temporary file that is still there. status is always 0. */
+void target_close(struct target *target);
+/* Makes the operation under way, except a close, end soon with -ECANCELED. */
+void target_cancel(struct target *target);
+
+#endif
