@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+} commands[] = {
+    {"copy", cmd_copy, "copy an image from one endpoint to another"},
+    {"info", cmd_info, "open an endpoint and tell what was negotiated"},
+};
+
+#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static void print_help(void)
+{
+    size_t count;
+    const struct blk_driver *const *drivers;
+
+    printf("lunferry copies disk images between NFS servers, iSCSI LUNs and local files, in user "
+           "space.\n\nUsage: lunferry COMMAND [OPTION...] ENDPOINT...\n\nCommands:\n");
+    for (size_t i = 0; i < COMMANDS; i++)
+        printf("  %-8s %s\n", commands[i].name, commands[i].summary);
+    printf("\nEndpoints:\n");
+    drivers = blk_drivers(&count);
+    for (size_t i = 0; i < count; i++)
+        endpoint_print_syntax(drivers[i]);
+    printf(
+        "\n`lunferry COMMAND --help` tells a command's options. Exit status: 0 done; 2 nothing "
+        "was\ntouched (usage, a refusal, an endpoint that does not open); 3 failed after writing "
+        "began;\n130 and 143 interrupted.\n");
+}
+
+static const struct command *find(const char *name)
+{
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    const struct command *command;
+
+    /* A server that goes away is an error of its requests, not a signal. */
+    signal(SIGPIPE, SIG_IGN);
+    if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0 ||
+                      strcmp(argv[1], "help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        print_help();
+        return EXIT_DONE;
+    }
+    if (argc >= 2 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)) {
+        printf("lunferry %s\n", LUNFERRY_VERSION);
+        return EXIT_DONE;
+    }
+    command = argc >= 2 ? find(argv[1]) : NULL;
+    if (!command) {
+        if (argc >= 2)
+            say("there is no command \"%s\"; `lunferry --help` lists them", argv[1]);
+        else
+            say("no command given; `lunferry --help` lists them");
+        return EXIT_UNTOUCHED;
+    }
+    return command->run(argc - 1, argv + 1);
+}
