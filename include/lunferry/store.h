@@ -17,7 +17,8 @@
 #include <lunferry/block.h>
 
 enum store_op {
-    STORE_STAT,    /* fills attr; does not follow a symbolic link */
+    STORE_STAT,    /* fills attr; does not follow a symbolic link, but one to a block device: those
+                      are the names that such devices go by (/dev/disk/by-id, /dev/mapper) */
     STORE_CREATE,  /* a new empty regular file, attr.mode; EEXIST if the name is taken */
     STORE_READ,    /* buf, len at offset; got: less than len at the end of the file */
     STORE_WRITE,   /* buf, len at offset, durable */
@@ -84,6 +85,9 @@ struct store_driver {
     void (*submit)(struct store *store, struct store_req *req);          /* -> store_complete() */
     void (*cancel_all)(struct store *store); /* also of an open in progress */
 };
+
+/* Does what the URL names have a name that could be switched, or is it a bare device? */
+bool store_exists_for(const struct url *url);
 
 /* Opens the directory that holds what the URL names. The store is returned at once, NULL only when
  * out of memory (task is not called then). Whatever task->done() reports, the caller ends the store

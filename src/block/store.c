@@ -23,7 +23,7 @@ static char *directory_name(const struct url *url)
 
     if (!name)
         return NULL;
-    if (url->host_count > 0) {
+    if (url->param_count > 0) {
         end = strchr(name, '?');
         if (end)
             *end = '\0';
@@ -34,6 +34,11 @@ static char *directory_name(const struct url *url)
     else
         strcpy(name, name[0] ? "." : "");
     return name;
+}
+
+bool store_exists_for(const struct url *url)
+{
+    return blk_driver_find(url->scheme)->store != NULL;
 }
 
 struct store *store_open(struct loop *loop, const struct blk_open_args *args, struct blk_task *task)

@@ -48,8 +48,10 @@ int main(int argc, char **argv)
 {
     const struct command *command;
 
-    /* A server that goes away is an error of its requests, not a signal. */
+    /* A server that goes away, or a file that must not grow, is an error of the requests that meet
+     * it, not the end of the process. */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0 ||
                       strcmp(argv[1], "help") == 0 || strcmp(argv[1], "-h") == 0)) {
         print_help();

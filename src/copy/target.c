@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include <lunferry/driver.h>
+#include <lunferry/store.h>
 #include <lunferry/units.h>
 
 /* ---- Steps ------------------------------------------------------------------------------------ */
@@ -152,14 +152,15 @@ static void looked_up(struct target *target, int status)
     target->old = *attr;
     if (attr->type == STORE_DIRECTORY) {
         refuse(target, EISDIR, "%s is a directory; name a file in it", text);
+    } else if (attr->type == STORE_SYMLINK) {
+        refuse(target, EEXIST, "%s is a symbolic link; name the file that it stands for", text);
     } else if (attr->type == STORE_OTHER) { /* a local block device, or something to refuse */
         target->new_file = false;
         open_device(target, NULL, device_opened);
     } else if (!options->overwrite) {
         char size[UNITS_TEXT];
 
-        refuse(target, EEXIST, "%s exists (%s%s); --overwrite would replace it", text,
-               attr->type == STORE_SYMLINK ? "a symbolic link, " : "",
+        refuse(target, EEXIST, "%s exists (%s); --overwrite would replace it", text,
                units_size(size, attr->size));
     } else if (options->in_place) {
         target->new_file = false;
@@ -181,12 +182,17 @@ void target_open(struct target *target)
 {
     const struct url *url = target->options->target;
     const char *slash = strrchr(url->path, '/');
+    const char *name = slash ? slash + 1 : url->path;
     struct blk_open_args args = {
         .url = url, .writable = true, .settings = &target->options->settings};
 
-    target->name = slash ? slash + 1 : url->path;
-    if (!blk_driver_find(url->scheme)->store) {
+    target->name = name;
+    if (!store_exists_for(url)) {
         open_device(target, NULL, device_opened);
+        return;
+    }
+    if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+        refuse(target, EISDIR, "%s is a directory; name a file in it", url->text);
         return;
     }
     target->new_file = true;
@@ -258,6 +264,8 @@ static void temporary_opened(struct target *target, int status)
 
 static void temporary_made(struct target *target, int status)
 {
+    /* When the connection was lost, nobody knows whether it was made. */
+    target->touched = status == 0 || target->store_req.error.retry == BLK_LOST;
     if (status < 0) {
         fail(target, &target->store_req.error);
         return;
@@ -309,10 +317,7 @@ void target_prepare(struct target *target)
             refuse(target, EIO, "the system gives no random number for a temporary name");
             return;
         }
-        target->store_req.attr.mode = target->exists && target->old.type == STORE_FILE
-                                          ? target->old.mode
-                                          : target->options->mode;
-        target->touched = true;
+        target->store_req.attr.mode = target->exists ? target->old.mode : target->options->mode;
         store_then(target, STORE_CREATE, target->temporary, NULL, temporary_made);
         return;
     }

@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A local regular file or block device. */
+#include "private.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <lunferry/units.h>
+
+/* A local disk breaks no promise that it keeps until the next boot: one epoch is enough. */
+#define EPOCH UINT64_C(1)
+
+struct file_dev {
+    struct blk_dev dev;
+    int fd;                 /* through the page cache; -1: not open */
+    int direct_fd;          /* with O_DIRECT; -1: the filesystem has none */
+    bool is_block;          /* a block device, not a regular file */
+    uint32_t logical_block; /* bytes; 0: not known */
+    uint64_t allocated;     /* bytes on disk when it was opened */
+    atomic_bool cancelled;  /* helper threads look at it before they begin */
+
+    /* Of open, resize and close, one at a time. */
+    struct loop_work work;
+    int dirfd;   /* what path is relative to */
+    char *path;  /* until it is open */
+    bool follow; /* a symbolic link */
+    uint64_t new_size;
+    int result; /* 0 or -errno with the sentence */
+    struct blk_error error;
+};
+
+struct file_req {
+    struct loop_work work;
+    struct file_dev *file;
+    struct blk_req *req;
+    struct file_io io;
+    int result; /* 0 or -errno */
+};
+
+static struct file_dev *file_of(struct blk_dev *dev)
+{
+    return (struct file_dev *)dev;
+}
+
+static struct file_dev *file_of_work(struct loop_work *work)
+{
+    return (struct file_dev *)((char *)work - offsetof(struct file_dev, work));
+}
+
+static int no_thread(struct blk_error *error, int status)
+{
+    return blk_error_set(error, -status, "no helper thread could be started");
+}
+
+/* ---- Opening, in a helper thread -------------------------------------------------------------- */
+
+static int open_flags(const struct file_dev *file)
+{
+    return (file->dev.writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY |
+           (file->follow ? 0 : O_NOFOLLOW);
+}
+
+/* Looks before opening: to open a pipe can wait for ever, and to open a device can do things. */
+static int look(struct file_dev *file, struct stat *st)
+{
+    const char *odd;
+
+    if (fstatat(file->dirfd, file->path, st, file->follow ? 0 : AT_SYMLINK_NOFOLLOW) < 0)
+        return file_error(&file->error, errno);
+    odd = file_odd_type(st->st_mode);
+    if (odd != NULL)
+        return blk_error_set(&file->error, S_ISDIR(st->st_mode) ? EISDIR : EINVAL,
+                             "it is %s, not a file or block device", odd);
+    file->is_block = S_ISBLK(st->st_mode);
+    return 0;
+}
+
+static bool is_same(int fd, const struct stat *expected)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && st.st_dev == expected->st_dev && st.st_ino == expected->st_ino;
+}
+
+static int open_buffered(struct file_dev *file, const struct stat *st)
+{
+    /* On a block device O_EXCL means: unless it is mounted or part of something else. */
+    bool exclusive = file->is_block && file->dev.writable;
+
+    file->fd = openat(file->dirfd, file->path, open_flags(file) | (exclusive ? O_EXCL : 0));
+    if (file->fd < 0 && errno == EBUSY && exclusive)
+        return blk_error_set(&file->error, EBUSY,
+                             "the block device is in use: mounted, or held by another program, "
+                             "a RAID or a volume group");
+    if (file->fd < 0)
+        return file_error(&file->error, errno);
+    if (!is_same(file->fd, st))
+        return blk_error_set(&file->error, ESTALE, "it was replaced while it was being opened");
+    return 0;
+}
+
+static int find_size(struct file_dev *file)
+{
+    struct stat st;
+    int block_size;
+
+    if (fstat(file->fd, &st) < 0)
+        return file_error(&file->error, errno);
+    file->dev.size = (uint64_t)st.st_size;
+    file->allocated = (uint64_t)st.st_blocks * 512;
+    if (!file->is_block)
+        return 0;
+    if (ioctl(file->fd, BLKGETSIZE64, &file->dev.size) < 0)
+        return file_error(&file->error, errno);
+    if (ioctl(file->fd, BLKSSZGET, &block_size) == 0 && block_size > 0)
+        file->logical_block = (uint32_t)block_size;
+    return 0;
+}
+
+/* Whether reading a page directly works, where the kernel does not tell. */
+static bool probe_direct(int fd)
+{
+    size_t align = file_direct_align();
+    void *page = aligned_alloc(align, align);
+    bool works = page != NULL && pread(fd, page, align, 0) >= 0;
+
+    free(page);
+    return works;
+}
+
+/* Does direct I/O work with what file_direct_align() says? */
+static bool direct_works(struct file_dev *file)
+{
+#ifdef STATX_DIOALIGN
+    struct statx stx;
+
+    if (statx(file->direct_fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
+        (stx.stx_mask & STATX_DIOALIGN) != 0) {
+        size_t align = file_direct_align();
+
+        if (file->logical_block == 0)
+            file->logical_block = stx.stx_dio_offset_align;
+        return stx.stx_dio_offset_align > 0 && align % stx.stx_dio_offset_align == 0 &&
+               stx.stx_dio_mem_align > 0 && align % stx.stx_dio_mem_align == 0;
+    }
+#endif
+    return probe_direct(file->direct_fd);
+}
+
+/* Not to have it is no error. */
+static void open_direct(struct file_dev *file, const struct stat *st)
+{
+    file->direct_fd = openat(file->dirfd, file->path, open_flags(file) | O_DIRECT);
+    if (file->direct_fd < 0 || (is_same(file->direct_fd, st) && direct_works(file)))
+        return;
+    close(file->direct_fd);
+    file->direct_fd = -1;
+}
+
+static void run_open(struct loop_work *work)
+{
+    struct file_dev *file = file_of_work(work);
+    struct stat st;
+
+    if (atomic_load(&file->cancelled))
+        return;
+    file->result = look(file, &st);
+    if (file->result == 0)
+        file->result = open_buffered(file, &st);
+    if (file->result == 0)
+        file->result = find_size(file);
+    if (file->result == 0)
+        open_direct(file, &st);
+}
+
+/* ---- The life of a device --------------------------------------------------------------------- */
+
+static void set_limits(struct blk_dev *dev, bool is_block)
+{
+    dev->caps = BLK_CAN_FUA | (is_block ? BLK_BARE : 0);
+    dev->limits = (struct blk_limits){
+        .align = 1,
+        .mem_align = 1,
+        .max_read = MIB,
+        .max_write = MIB,
+        .max_depth = 64,
+    };
+}
+
+static void open_done(struct loop_work *work)
+{
+    struct file_dev *file = file_of_work(work);
+
+    free(file->path);
+    file->path = NULL;
+    set_limits(&file->dev, file->is_block);
+    if (atomic_load(&file->cancelled))
+        blk_opened(&file->dev, -ECANCELED, NULL);
+    else
+        blk_opened(&file->dev, file->result, &file->error);
+}
+
+static void open_file(struct blk_dev *dev, const struct blk_open_args *args)
+{
+    struct file_dev *file = file_of(dev);
+    int status;
+
+    file->fd = file->direct_fd = -1;
+    atomic_init(&file->cancelled, false);
+    file->follow = args->store == NULL;
+    file->dirfd = AT_FDCWD;
+    if (args->store != NULL) {
+        assert(args->store->driver == &file_store_driver);
+        file->dirfd = ((struct file_store *)args->store)->dirfd;
+    }
+    file->path = strdup(args->store != NULL ? args->name : args->url->path);
+    if (file->path == NULL) {
+        blk_opened(dev, file_error(&file->error, ENOMEM), &file->error);
+        return;
+    }
+    file->work.run = run_open;
+    file->work.done = open_done;
+    status = loop_offload(dev->loop, &file->work);
+    if (status < 0) {
+        free(file->path);
+        file->path = NULL;
+        blk_opened(dev, no_thread(&file->error, status), &file->error);
+    }
+}
+
+/*
+ * The clone gets duplicates of the descriptors: surely the same file, whatever has become of its
+ * name, and no second claim on a block device. What it costs is that a writeback error is reported
+ * to one of the clones only, for the kernel counts by open(); one is enough to fail the job.
+ */
+static void clone_file(struct blk_dev *dev, const struct blk_dev *origin)
+{
+    const struct file_dev *from = (const struct file_dev *)origin;
+    struct file_dev *file = file_of(dev);
+
+    atomic_init(&file->cancelled, false);
+    file->is_block = from->is_block;
+    file->logical_block = from->logical_block;
+    file->direct_fd = -1;
+    file->fd = fcntl(from->fd, F_DUPFD_CLOEXEC, 0);
+    if (file->fd >= 0 && from->direct_fd >= 0)
+        file->direct_fd = fcntl(from->direct_fd, F_DUPFD_CLOEXEC, 0);
+    if (file->fd < 0 || (file->direct_fd < 0 && from->direct_fd >= 0))
+        file->result = file_error(&file->error, errno);
+    else
+        file->result = find_size(file);
+    set_limits(dev, file->is_block);
+    blk_opened(dev, file->result, &file->error);
+}
+
+static void run_close(struct loop_work *work)
+{
+    struct file_dev *file = file_of_work(work);
+
+    /* What mattered was flushed before; that close() fails changes nothing. */
+    if (file->direct_fd >= 0)
+        close(file->direct_fd);
+    if (file->fd >= 0)
+        close(file->fd);
+}
+
+static void close_done(struct loop_work *work)
+{
+    blk_closed(&file_of_work(work)->dev);
+}
+
+static void close_file(struct blk_dev *dev)
+{
+    struct file_dev *file = file_of(dev);
+
+    file->work.run = run_close;
+    file->work.done = close_done;
+    if (file->fd >= 0 && loop_offload(dev->loop, &file->work) == 0)
+        return;
+    run_close(&file->work);
+    blk_closed(dev);
+}
+
+static void cancel_all(struct blk_dev *dev)
+{
+    atomic_store(&file_of(dev)->cancelled, true);
+}
+
+/* ---- Resizing --------------------------------------------------------------------------------- */
+
+static void run_resize(struct loop_work *work)
+{
+    struct file_dev *file = file_of_work(work);
+    int status;
+
+    do
+        status = ftruncate(file->fd, (off_t)file->new_size);
+    while (status < 0 && errno == EINTR);
+    file->result = status < 0 ? file_error(&file->error, errno) : 0;
+}
+
+static void resize_done(struct loop_work *work)
+{
+    struct file_dev *file = file_of_work(work);
+
+    if (file->result == 0)
+        file->dev.size = file->new_size;
+    blk_task_done(&file->dev, file->result, &file->error);
+}
+
+static void resize_file(struct blk_dev *dev, uint64_t size)
+{
+    struct file_dev *file = file_of(dev);
+    int status = 0;
+
+    if (file->is_block && size != dev->size)
+        status =
+            blk_error_set(&file->error, ENOTSUP,
+                          "a block device has a fixed size, here %" PRIu64 " bytes", dev->size);
+    else if (!dev->writable)
+        status = blk_error_set(&file->error, EROFS, "opened for reading only");
+    else if (size > INT64_MAX)
+        status = file_error(&file->error, EFBIG);
+    if (status < 0 || file->is_block) {
+        blk_task_done(dev, status, &file->error);
+        return;
+    }
+    file->new_size = size;
+    file->work.run = run_resize;
+    file->work.done = resize_done;
+    status = loop_offload(dev->loop, &file->work);
+    if (status < 0)
+        blk_task_done(dev, no_thread(&file->error, status), &file->error);
+}
+
+/* ---- Requests --------------------------------------------------------------------------------- */
+
+static void run_request(struct loop_work *work)
+{
+    struct file_req *state = (struct file_req *)work;
+    const struct blk_req *req = state->req;
+
+    if (atomic_load(&state->file->cancelled))
+        state->result = -ECANCELED;
+    else if (req->op == BLK_READ)
+        state->result = file_read(&state->io);
+    else if (req->op == BLK_WRITE)
+        state->result = file_write(&state->io, (req->flags & BLK_FUA) != 0);
+    else
+        state->result = fdatasync(state->file->fd) < 0 ? -errno : 0;
+}
+
+static int request_status(const struct file_req *state)
+{
+    struct blk_req *req = state->req;
+    int status = state->result;
+
+    if (status == -ECANCELED)
+        return status;
+    if (status < 0 && req->op == BLK_FLUSH)
+        /* The kernel tells of lost data once. To ask again would be answered with success. */
+        return blk_error_set(&req->error, -status,
+                             "fdatasync: %s; what was written before may be lost",
+                             strerror(-status));
+    if (status < 0)
+        return file_error(&req->error, -status);
+    if (state->io.left > 0)
+        return blk_error_set(&req->error, EIO,
+                             "the file ends at %" PRIu64 " now; when it was opened it had %" PRIu64
+                             " bytes",
+                             state->io.offset, state->file->dev.size);
+    return 0;
+}
+
+static void request_done(struct loop_work *work)
+{
+    struct file_req *state = (struct file_req *)work;
+    struct blk_req *req = state->req;
+
+    req->epoch = EPOCH;
+    req->durable = req->op == BLK_WRITE && (req->flags & BLK_FUA) != 0;
+    blk_complete(req, request_status(state));
+}
+
+static void submit(struct blk_dev *dev, struct blk_req *req)
+{
+    struct file_req *state = blk_req_state(req);
+    int status;
+
+    assert(req->op == BLK_READ || req->op == BLK_WRITE || req->op == BLK_FLUSH);
+    *state = (struct file_req){
+        .work = {.run = run_request, .done = request_done},
+        .file = file_of(dev),
+        .req = req,
+        .io =
+            {
+                .fd = file_of(dev)->fd,
+                .direct_fd = file_of(dev)->direct_fd,
+                .iov = req->iov,
+                .iovcnt = req->iovcnt,
+                .offset = req->offset,
+                .left = req->op == BLK_FLUSH ? 0 : req->len,
+            },
+    };
+    status = loop_offload(dev->loop, &state->work);
+    if (status < 0)
+        blk_complete(req, no_thread(&req->error, status));
+}
+
+/* ---- Descriptions ----------------------------------------------------------------------------- */
+
+static int check(const struct url *url, struct blk_error *error)
+{
+    bool local = url->host_count == 0 ||
+                 (url->host_count == 1 && strcmp(url->hosts[0].host, "localhost") == 0 &&
+                  url->hosts[0].port == 0 && url->user == NULL);
+
+    if (!local)
+        return blk_error_set(error, EINVAL,
+                             "%s: a local file has no host; write file:PATH or file:///PATH",
+                             url->text);
+    return 0;
+}
+
+static void describe(struct blk_dev *dev, struct blk_report *report)
+{
+    const struct file_dev *file = file_of(dev);
+    char text[UNITS_TEXT];
+
+    blk_report_fact(report, "type", "type", "%s", file->is_block ? "block device" : "regular file");
+    if (!file->is_block)
+        blk_report_fact(report, "allocated", "allocated", "%" PRIu64 " bytes (%s)", file->allocated,
+                        units_size(text, file->allocated));
+    blk_report_fact(report, "direct-io", "direct I/O", "%s", file->direct_fd >= 0 ? "yes" : "no");
+    if (file->logical_block > 0)
+        blk_report_fact(report, "logical-block-size", "logical block size", "%" PRIu32,
+                        file->logical_block);
+}
+
+const struct blk_driver file_driver = {
+    .name = "file",
+    .scheme = "file",
+    .syntax = "[file:]PATH",
+    .dev_size = sizeof(struct file_dev),
+    .req_size = sizeof(struct file_req),
+    .check = check,
+    .open = open_file,
+    .clone = clone_file,
+    .close = close_file,
+    .submit = submit,
+    .cancel_all = cancel_all,
+    .resize = resize_file,
+    .describe = describe,
+    .store = &file_store_driver,
+};

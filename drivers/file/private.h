@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Local files. Everything that can wait for a disk runs in the loop's helper threads: a struct
+ * loop_work's run() makes the system calls and keeps what came of them, its done() reports. What
+ * has begun there cannot be taken back; what has not when cancel_all() comes does nothing any more.
+ *
+ *   device.c   a regular file or block device
+ *   store.c    a directory, and the names in it
+ *   io.c       moving bytes, and words for what the system says
+ */
+#ifndef LUNFERRY_FILE_PRIVATE_H
+#define LUNFERRY_FILE_PRIVATE_H
+
+#include <lunferry/driver.h>
+
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+extern const struct blk_driver file_driver;
+extern const struct store_driver file_store_driver;
+
+struct file_store {
+    struct store store;
+    int dirfd;             /* -1: not open */
+    atomic_bool cancelled; /* helper threads look at it before they begin */
+    /* Of open and close. */
+    struct loop_work work;
+    char *path; /* the directory */
+    int result; /* 0 or -errno */
+};
+
+/* A transfer under way. */
+struct file_io {
+    int fd;
+    int direct_fd;     /* the same file with O_DIRECT, or -1 */
+    struct iovec *iov; /* what is left; eaten up */
+    int iovcnt;
+    uint64_t offset; /* where it goes on */
+    uint64_t left;   /* bytes */
+};
+
+/* 0 or -errno. At the end of the file `left` stays more than 0. */
+int file_read(struct file_io *io);
+/* 0 or -errno. durable: with all that is needed to read it again, it is on stable storage after. */
+int file_write(struct file_io *io, bool durable);
+
+/* What offset, length and memory have to be multiples of for direct I/O. */
+size_t file_direct_align(void);
+
+/* What the system says, in lower case. Returns -code. */
+int file_error(struct blk_error *error, int code);
+
+/* What it is, where it has no bytes at offsets ("a directory"); NULL for files and block devices. */
+const char *file_odd_type(mode_t mode);
+
+#endif
