@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a server's refusal means: an errno, whether repeating helps, and a sentence that begins with
+ * the protocol's own word, such as "NFS3ERR_NOSPC: no space left on the server's filesystem".
+ */
+#ifndef LUNFERRY_NFS_STATUS_H
+#define LUNFERRY_NFS_STATUS_H
+
+#include <lunferry/error.h>
+
+/* How a server can reject a call as such (RFC 5531 section 9). */
+enum nfs_refusal {
+    NFS_REFUSAL_OTHER,
+    NFS_REFUSAL_PROGRAM,   /* PROG_UNAVAIL, PROG_MISMATCH */
+    NFS_REFUSAL_PROCEDURE, /* PROC_UNAVAIL */
+    NFS_REFUSAL_SYSTEM,    /* SYSTEM_ERR */
+    NFS_REFUSAL_DENIED,    /* MSG_DENIED, practically always AUTH_ERROR */
+    NFS_REFUSAL_GARBLED,   /* the library cannot decode the reply */
+};
+
+/* From the library's words, which are all that it passes on. words may be NULL. */
+enum nfs_refusal nfs_refusal_of(const char *words);
+int nfs_refusal_error(struct blk_error *error, enum nfs_refusal refusal, const char *program_name,
+                      unsigned port);
+
+/* nfsstat3 (RFC 1813 2.6), mountstat3 (RFC 1813 5.1.5); status is not OK. Return -errno. */
+int nfs_status_error(struct blk_error *error, int status);
+int nfs_mount_error(struct blk_error *error, int status);
+
+/* Does the server refuse what we are, rather than what we ask for? Of either status. */
+bool nfs_status_is_refusal(int status);
+
+#endif
