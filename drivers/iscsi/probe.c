@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a LUN says about itself, asked when it is opened, in two round trips:
+ *
+ *   1. TEST UNIT READY, which takes the unit attention that follows a login, and the list of VPD
+ *      pages, which unit attentions do not concern (SPC-4 5.14). No more than these two, because
+ *      tgt's command window starts with two commands: a third would take a round trip of its own.
+ *   2. everything else, of the VPD pages only those that are listed
+ *
+ * What a unit attention answered is asked again in the next round.
+ *
+ * All data is treated as hostile: lengths are checked, text is reduced to printable ASCII.
+ */
+#include "private.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A target has a few unit attentions ready for a new session; one that has more is broken. */
+#define MAX_ATTENTIONS 10
+
+#define BLOCK_SIZE_MIN 512
+#define BLOCK_SIZE_MAX 65536
+
+#define INQUIRY_LENGTH 96
+#define PAGE_LENGTH    252 /* the most that old targets take: the length field once had one byte */
+
+/* What came back: bytes behind the end of a short answer read as zeros, which is "not told". */
+struct answer {
+    const uint8_t *data;
+    size_t len;
+};
+
+static uint64_t get(const struct answer *answer, size_t at, size_t bytes)
+{
+    uint64_t value = 0;
+
+    if (at + bytes > answer->len)
+        return 0;
+    for (size_t i = 0; i < bytes; i++)
+        value = value << 8 | answer->data[at + i];
+    return value;
+}
+
+static bool bit(const struct answer *answer, size_t at, unsigned number)
+{
+    return (get(answer, at, 1) >> number & 1) != 0;
+}
+
+/* Printable text without blanks at its ends. */
+static void get_text(const struct answer *answer, size_t at, size_t len, char *text, size_t size)
+{
+    size_t used = 0;
+
+    for (size_t i = 0; i < len && at + i < answer->len && used + 1 < size; i++) {
+        unsigned char c = answer->data[at + i];
+
+        if (c == '\0')
+            break;
+        if (used > 0 || c != ' ')
+            text[used++] = isprint(c) ? (char)c : '?';
+    }
+    while (used > 0 && text[used - 1] == ' ')
+        used--;
+    text[used] = '\0';
+}
+
+/* ---- The answers ------------------------------------------------------------------------------ */
+
+static const char *device_type_name(unsigned type)
+{
+    static const char *const names[] = {
+        "disk",          "tape",    "printer",        "processor",     "write-once device",
+        "CD/DVD device", "scanner", "optical memory", "media changer",
+    };
+
+    if (type == 0x0c)
+        return "storage array controller";
+    if (type == 0x0d)
+        return "enclosure";
+    if (type == 0x14)
+        return "zoned disk";
+    return type < sizeof(names) / sizeof(names[0]) ? names[type] : "device of an unknown type";
+}
+
+static int no_such_lun(struct probe *probe)
+{
+    const struct login *login = probe->session->login;
+
+    return blk_error_set(&probe->error, ENXIO, "LUN %u does not exist on target %s", login->lun,
+                         login->target);
+}
+
+/* SPC-4 6.6.2 */
+static int take_inquiry(struct probe *probe, const struct answer *answer)
+{
+    struct lun_facts *facts = &probe->facts;
+    unsigned qualifier = (unsigned)get(answer, 0, 1) >> 5, type = get(answer, 0, 1) & 0x1f;
+
+    if (answer->len < 36)
+        return blk_error_set(&probe->error, EPROTO, "the INQUIRY data is too short: %zu bytes",
+                             answer->len);
+    if (qualifier != 0)
+        return no_such_lun(probe);
+    if (type != 0)
+        return blk_error_set(&probe->error, ENOTBLK,
+                             "LUN %u is a %s (device type %02xh), not a disk",
+                             probe->session->login->lun, device_type_name(type), type);
+    get_text(answer, 8, 8, facts->vendor, sizeof(facts->vendor));
+    get_text(answer, 16, 16, facts->product, sizeof(facts->product));
+    get_text(answer, 32, 4, facts->revision, sizeof(facts->revision));
+    return 0;
+}
+
+/* SBC-3, READ CAPACITY(16) parameter data */
+static int take_capacity(struct probe *probe, const struct answer *answer)
+{
+    struct lun_facts *facts = &probe->facts;
+    uint64_t last = get(answer, 0, 8), size = get(answer, 8, 4);
+
+    if (answer->len < 12)
+        return blk_error_set(&probe->error, EPROTO, "the capacity data is too short: %zu bytes",
+                             answer->len);
+    if (size < BLOCK_SIZE_MIN || size > BLOCK_SIZE_MAX || (size & (size - 1)) != 0)
+        return blk_error_set(&probe->error, ENOTSUP,
+                             "blocks of %" PRIu64 " bytes: only powers of two from %d to %d are "
+                             "supported",
+                             size, BLOCK_SIZE_MIN, BLOCK_SIZE_MAX);
+    if (last >= (uint64_t)INT64_MAX / size)
+        return blk_error_set(&probe->error, EFBIG, "the last LBA, %" PRIu64 ", cannot be true",
+                             last);
+    facts->blocks = last + 1;
+    facts->block_size = (uint32_t)size;
+    facts->physical_exponent = get(answer, 13, 1) & 0x0f;
+    facts->provisioned = bit(answer, 14, 7);
+    facts->reads_zeros = bit(answer, 14, 6);
+    return 0;
+}
+
+/* SPC-4 7.5.5 (the header of MODE SENSE(6)); SBC-3, caching mode page. Its device-specific parameter
+ * holds WP and DPOFUA. */
+static int take_caching(struct probe *probe, const struct answer *answer)
+{
+    struct lun_facts *facts = &probe->facts;
+    size_t page = 4 + (size_t)get(answer, 3, 1); /* behind the block descriptors */
+
+    if (answer->len < 4)
+        return 0;
+    facts->write_protected = bit(answer, 2, 7);
+    facts->can_fua = bit(answer, 2, 4);
+    if (page + 2 < answer->len && (get(answer, page, 1) & 0x3f) == 0x08) {
+        facts->cache_told = true;
+        facts->write_cache = bit(answer, page + 2, 2);
+    }
+    return 0;
+}
+
+/* SPC-4 7.8.15 */
+static int take_serial(struct probe *probe, const struct answer *answer)
+{
+    get_text(answer, 4, (size_t)get(answer, 2, 2), probe->facts.serial,
+             sizeof(probe->facts.serial));
+    return 0;
+}
+
+/* How well a designator identifies a LUN, and what stands before it (SPC-4 7.8.6.1). */
+static const struct designator_type {
+    unsigned type;
+    const char *prefix;
+} designator_types[] = {{3, "naa."}, {2, "eui."}, {8, ""}, {1, "t10."}}; /* best first */
+
+static void take_designator(struct lun_facts *facts, const struct answer *answer, size_t at,
+                            const char *prefix)
+{
+    char *text = facts->identity;
+    size_t size = sizeof(facts->identity), len = (size_t)get(answer, at + 3, 1), used;
+    unsigned code_set = get(answer, at, 1) & 0x0f;
+
+    used = (size_t)snprintf(text, size, "%s", prefix);
+    if (code_set != 1) { /* ASCII or UTF-8 */
+        get_text(answer, at + 4, len, text + used, size - used);
+        return;
+    }
+    for (size_t i = 0; i < len && used + 3 <= size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%02x",
+                                 (unsigned)get(answer, at + 4 + i, 1));
+}
+
+static int take_identity(struct probe *probe, const struct answer *answer)
+{
+    size_t best = sizeof(designator_types) / sizeof(designator_types[0]);
+    size_t at = 4;
+
+    while (at + 4 <= answer->len && at + 4 + get(answer, at + 3, 1) <= answer->len) {
+        unsigned association = get(answer, at + 1, 1) >> 4 & 3, type = get(answer, at + 1, 1) & 0xf;
+
+        for (size_t i = 0; i < best && association == 0; i++) {
+            if (designator_types[i].type == type) {
+                take_designator(&probe->facts, answer, at, designator_types[i].prefix);
+                best = i;
+            }
+        }
+        at += 4 + (size_t)get(answer, at + 3, 1);
+    }
+    return 0;
+}
+
+/* SBC-3, Block Limits VPD page */
+static int take_limits(struct probe *probe, const struct answer *answer)
+{
+    struct lun_facts *facts = &probe->facts;
+
+    facts->no_zero_write_same = bit(answer, 4, 0);
+    facts->max_transfer = (uint32_t)get(answer, 8, 4);
+    facts->optimal_transfer = (uint32_t)get(answer, 12, 4);
+    facts->max_unmap_blocks = (uint32_t)get(answer, 20, 4);
+    facts->max_unmap_descriptors = (uint32_t)get(answer, 24, 4);
+    facts->unmap_granularity = (uint32_t)get(answer, 28, 4);
+    facts->max_write_same = get(answer, 36, 8);
+    return 0;
+}
+
+/* SBC-3, Logical Block Provisioning VPD page */
+static int take_provisioning(struct probe *probe, const struct answer *answer)
+{
+    struct lun_facts *facts = &probe->facts;
+
+    facts->can_unmap = bit(answer, 5, 7);
+    facts->can_write_same_unmap = bit(answer, 5, 6);
+    facts->provisioning = get(answer, 6, 1) & 7;
+    return 0;
+}
+
+/* SPC-4 7.8.14: the pages that are there decide what the second round asks for. */
+static int take_pages(struct probe *probe, const struct answer *answer);
+
+/* ---- The questions ---------------------------------------------------------------------------- */
+
+static const struct question {
+    uint8_t cdb[16];
+    uint8_t cdb_len;
+    uint8_t answer_len;
+    uint8_t page;  /* VPD page that is asked for */
+    bool required; /* the LUN cannot be used without */
+    int (*take)(struct probe *probe, const struct answer *answer);
+    const char *name;
+} questions[PROBE_ITEMS] = {
+#define VPD(number, function)                                                                      \
+    {                                                                                              \
+        .cdb = {0x12, 1, (number), 0, PAGE_LENGTH}, .cdb_len = 6, .answer_len = PAGE_LENGTH,       \
+        .page = (number), .take = (function), .name = "INQUIRY"                                    \
+    }
+    [PROBE_READY] = {.cdb_len = 6, .required = true, .name = "TEST UNIT READY"},
+    [PROBE_PAGES] = VPD(0x00, take_pages),
+    [PROBE_INQUIRY] = {.cdb = {0x12, 0, 0, 0, INQUIRY_LENGTH},
+                       .cdb_len = 6,
+                       .answer_len = INQUIRY_LENGTH,
+                       .required = true,
+                       .take = take_inquiry,
+                       .name = "INQUIRY"},
+    [PROBE_CAPACITY] = {.cdb = {0x9e, 0x10, [13] = 32},
+                        .cdb_len = 16,
+                        .answer_len = 32,
+                        .required = true,
+                        .take = take_capacity,
+                        .name = "READ CAPACITY(16)"},
+    /* 08h in byte 1: no block descriptors, please; some send them all the same */
+    [PROBE_CACHING] = {.cdb = {0x1a, 0x08, 0x08, 0, PAGE_LENGTH},
+                       .cdb_len = 6,
+                       .answer_len = PAGE_LENGTH,
+                       .take = take_caching,
+                       .name = "MODE SENSE"},
+    [PROBE_SERIAL] = VPD(0x80, take_serial),
+    [PROBE_IDENTITY] = VPD(0x83, take_identity),
+    [PROBE_LIMITS] = VPD(0xb0, take_limits),
+    [PROBE_PROVISIONING] = VPD(0xb2, take_provisioning),
+#undef VPD
+};
+
+#define FIRST_ROUND  (1u << PROBE_READY | 1u << PROBE_PAGES)
+#define SECOND_ROUND (1u << PROBE_INQUIRY | 1u << PROBE_CAPACITY | 1u << PROBE_CACHING)
+
+static int take_pages(struct probe *probe, const struct answer *answer)
+{
+    size_t end = 4 + (size_t)get(answer, 2, 2);
+
+    for (size_t at = 4; at < end && at < answer->len; at++) {
+        for (unsigned i = 0; i < PROBE_ITEMS; i++) {
+            if (questions[i].page != 0 && questions[i].page == answer->data[at])
+                probe->next_round |= 1u << i;
+        }
+    }
+    return 0;
+}
+
+static void ask(struct probe *probe, struct probe_command *command)
+{
+    const struct question *question = &questions[command - probe->commands];
+    uint8_t cdb[16];
+
+    memcpy(cdb, question->cdb, sizeof(cdb)); /* the library wants it writable */
+    iscsi_session_send(probe->session, &command->command,
+                       scsi_create_task(question->cdb_len, cdb,
+                                        question->answer_len > 0 ? SCSI_XFER_READ : SCSI_XFER_NONE,
+                                        question->answer_len));
+}
+
+static void ask_round(struct probe *probe)
+{
+    unsigned items = probe->next_round;
+
+    assert(probe->outstanding == 0);
+    probe->next_round = 0;
+    for (unsigned i = 0; i < PROBE_ITEMS; i++)
+        probe->outstanding += items >> i & 1;
+    for (unsigned i = 0; i < PROBE_ITEMS; i++) {
+        /* A command that cannot be sent ends the session, and with it the probe. */
+        if ((items >> i & 1) != 0 && probe->session->state == SESSION_UP)
+            ask(probe, &probe->commands[i]);
+    }
+}
+
+static void end_round(struct probe *probe)
+{
+    if (probe->error.code != 0)
+        probe->done(probe, -probe->error.code);
+    else if (probe->next_round != 0)
+        ask_round(probe);
+    else
+        probe->done(probe, 0);
+}
+
+static void judge(struct probe *probe, const struct question *question, int status,
+                  const struct scsi_task *task)
+{
+    struct sense sense = sense_decode(task);
+    struct answer answer = {task->datain.data,
+                            task->datain.size > 0 ? (size_t)task->datain.size : 0};
+
+    if (probe->error.code != 0)
+        return;
+    if (sense_is_success(status, task)) {
+        if (status != SCSI_STATUS_GOOD)
+            answer.len = 0; /* what is there is sense data */
+        /* Some answer with another page than was asked for. */
+        if (question->take != NULL && (question->page == 0 || question->page == get(&answer, 1, 1)))
+            question->take(probe, &answer);
+    } else if (question->required) {
+        if (sense.present && sense.key == SCSI_SENSE_ILLEGAL_REQUEST && sense.asc == 0x25) {
+            no_such_lun(probe);
+            return;
+        }
+        sense_error(&probe->error, status, task, iscsi_session_complaint(probe->session));
+        blk_error_prefix(&probe->error, "%s", question->name);
+    }
+}
+
+static void answered(struct command *command, int status, struct scsi_task *task)
+{
+    struct probe_command *asked = container_of(command, struct probe_command, command);
+    struct probe *probe = asked->probe;
+    size_t item = (size_t)(asked - probe->commands);
+
+    if (status == (int)SCSI_STATUS_CANCELLED)
+        return; /* the session's end is the owner's to handle */
+    if (sense_is_unit_attention(status, task) && asked->attentions++ < MAX_ATTENTIONS)
+        probe->next_round |= 1u << item;
+    else
+        judge(probe, &questions[item], status, task);
+    if (item == PROBE_PAGES) /* listed or not */
+        probe->next_round |= SECOND_ROUND;
+    probe->outstanding--;
+    if (probe->outstanding == 0 && probe->session->state == SESSION_UP)
+        end_round(probe);
+}
+
+void probe_start(struct probe *probe)
+{
+    memset(&probe->facts, 0, sizeof(probe->facts));
+    probe->facts.write_cache = true;
+    blk_error_clear(&probe->error);
+    probe->next_round = FIRST_ROUND;
+    probe->outstanding = 0;
+    for (unsigned i = 0; i < PROBE_ITEMS; i++)
+        probe->commands[i] = (struct probe_command){.command = {.done = answered}, .probe = probe};
+    ask_round(probe);
+}
