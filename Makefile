@@ -12,6 +12,11 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 VERSION := 0.1.0
 
+# V=1 shows the commands.
+V ?= 0
+Q := $(if $(filter 1,$(V)),,@)
+say = $(if $(filter 1,$(V)),,@printf '  %-5s %s\n' $(1) $@)
+
 CC ?= cc
 OPT ?= -O2 -g
 WARN := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes -Wpointer-arith \
@@ -39,35 +44,110 @@ LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)
 CLI_OBJECTS := $(CLI_SOURCES:%.c=$(BUILD)/obj/%.o)
 UNIT_HELPER_OBJECTS := $(UNIT_HELPERS:%.c=$(BUILD)/obj/%.o)
 UNIT_TESTS := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
+FORMATTED := $(wildcard include/*/*.h src/*/*.[ch] drivers/*.[ch] drivers/*/*.[ch] \
+                        tests/unit/*.[ch] tests/servers/*.[ch])
+SCRIPTS := $(wildcard scripts/* tests/run tests/lab tests/*.sh tests/e2e/*.sh tests/bench/*.sh .ci/run)
 
 .PHONY: all
 all: $(BUILD)/lunferry
 
-$(BUILD)/obj/%.o: %.c | tools
+$(BUILD)/obj/%.o: %.c | build-tools
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-# An archive, so that a unit test links only what it uses.
+$(BUILD)/obj/tests/%.o: CPPFLAGS += -I.
+
+# An archive, so that a unit test links only what it uses, and may stand in for the rest.
 $(BUILD)/liblunferry.a: $(LIB_OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR)
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/lunferry: $(CLI_OBJECTS) $(BUILD)/liblunferry.a
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS)
 
 $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(UNIT_HELPER_OBJECTS) $(BUILD)/liblunferry.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) -lcmocka
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) -lcmocka
 
-$(BUILD)/tests/relay: tests/servers/relay.c | tools
+$(BUILD)/tests/relay: $(BUILD)/obj/tests/servers/relay.o
 	@mkdir -p $(@D)
-	$(CC) -D_GNU_SOURCE $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $<
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
-# What a build needs; fetched only where it is missing.
-.PHONY: tools test-tools
-tools:
-	@scripts/setup build
-test-tools:
-	@scripts/setup test
+# What is missing on this machine is installed (or named, without the right to).
+.PHONY: build-tools test-tools lint-tools bench-tools
+build-tools test-tools lint-tools bench-tools: %-tools:
+	@scripts/setup $*
+
+.PHONY: demo
+demo: all | test-tools
+	tests/lab scripts/demo
+
+.PHONY: test-programs check check-unit check-e2e check-sanitize
+test-programs: all $(UNIT_TESTS) $(BUILD)/tests/relay
+$(UNIT_TESTS) $(BUILD)/tests/relay: | test-tools
+
+# Unit tests as anyone; end-to-end tests too as root. What could not run is printed.
+check: test-programs check-layers
+	BUILD=$(BUILD) tests/run
+
+check-unit: test-programs
+	BUILD=$(BUILD) tests/run unit
+
+check-e2e: test-programs
+	BUILD=$(BUILD) tests/run e2e
+
+check-sanitize:
+	$(MAKE) BUILD=$(BUILD)/asan SANITIZE=address,undefined OPT='-O1 -g' check
+	$(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread OPT='-O1 -g' check
+
+.PHONY: bench
+bench: all $(BUILD)/tests/relay | bench-tools test-tools
+	BUILD=$(BUILD) tests/bench/run $(BENCH)
+
+.PHONY: lint check-layers format
+lint: check-layers | lint-tools
+	clang-format --dry-run --Werror $(FORMATTED)
+	shellcheck -x $(SCRIPTS)
+	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
+	    --inline-suppr --suppress=missingIncludeSystem -D_GNU_SOURCE -Iinclude -I. \
+	    src drivers tests/servers
+	clang-tidy --quiet --warnings-as-errors='*' $(LIB_SOURCES) $(CLI_SOURCES) -- -std=gnu11 \
+	    $(CPPFLAGS)
+	$(MAKE) CC=gcc WERROR=1 BUILD=$(BUILD)/gcc test-programs
+	$(MAKE) CC=clang WERROR=1 BUILD=$(BUILD)/clang test-programs
+
+check-layers:
+	scripts/check-layers
+
+format: | lint-tools
+	clang-format -i $(FORMATTED)
+
+.PHONY: install dist clean help
+install: all
+	install -D -m 755 $(BUILD)/lunferry $(DESTDIR)$(PREFIX)/bin/lunferry
+
+dist:
+	@mkdir -p $(BUILD)
+	git archive --prefix=lunferry-$(VERSION)/ -o $(BUILD)/lunferry-$(VERSION).tar.gz HEAD
+
+clean:
+	rm -rf $(BUILD)
+
+help:
+	@echo "make                 build/lunferry"
+	@echo "make demo            a copy there and back between a real NFS server and a real iSCSI target"
+	@echo "make check           all tests that the user's rights allow (check-unit, check-e2e: a part)"
+	@echo "make check-sanitize  the same under the address, undefined and thread sanitizers"
+	@echo "make bench           lunferry and qemu-img side by side; BENCH=--help tells more"
+	@echo "make lint            layers, format, static analysis, gcc and clang without a warning"
+	@echo "make format          clang-format in place"
+	@echo "make install         PREFIX=$(PREFIX), DESTDIR="
+	@echo "make dist            a source archive of HEAD"
+	@echo "make clean           remove build/"

@@ -1,0 +1,189 @@
+# shellcheck shell=bash disable=SC2154
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# What goes wrong while data moves: it ends promptly, says where and why, and never looks finished.
+# A slow link gives the time in which to break things.
+
+slow() {
+    lab_link slow --rate 8000000 >/dev/null
+    trap 'lab_link_stop slow' EXIT
+}
+
+# The head of a torn LUN is blank.
+head_is_blank() {
+    cmp -n 1048576 "$1" /dev/zero || fail "the head of a torn LUN is not blank"
+}
+
+test_full_filesystem() {
+    run 3 "$LUNFERRY" copy random:32M "$LAB_NFS_SMALL/big.img"
+    says "target: .*big.img.*NFS3ERR_NOSPC.*; the target is not complete"
+    [[ ! -e $LAB_NFS_SMALL_DIR/big.img ]] || fail "a torn file has the final name"
+    no_temporary "$LAB_NFS_SMALL_DIR"
+}
+
+interrupted_by() {
+    slow
+    image "$LAB_NFS_DIR/old.img" 1M
+    cp "$LAB_NFS_DIR/old.img" "$T/before"
+    background "$LUNFERRY" copy --overwrite "$(lab_link_url slow "$LAB_LUN512")" "$LAB_NFS/old.img"
+    lab_wait 20 is_moving "$LAB_NFS_DIR" || fail "nothing moved"
+    kill -s "$1" "$pid"
+    wait_status "$2"
+    says "interrupted; the target is not complete"
+    cmp "$T/before" "$LAB_NFS_DIR/old.img"
+    no_temporary "$LAB_NFS_DIR"
+    rm "$LAB_NFS_DIR/old.img"
+}
+
+test_sigint() {
+    # A shell's background jobs ignore SIGINT; ours does not.
+    trap - INT
+    interrupted_by INT 130
+}
+
+test_sigterm() {
+    interrupted_by TERM 143
+}
+
+test_sigterm_while_deploying_leaves_the_head_blank() {
+    slow
+    fill "$LAB_LUN512_FILE" 252
+    background "$LUNFERRY" copy --overwrite "$(lab_link_url slow "$LAB_LUN4K")" "$LAB_LUN512"
+    sleep 1
+    kill "$pid"
+    wait_status 143
+    head_is_blank "$LAB_LUN512_FILE"
+}
+
+test_second_signal_does_not_wait() {
+    lab_link slow --rate 8000000 >/dev/null
+    trap 'lab_link_stop slow' EXIT
+    background "$LUNFERRY" copy "$(lab_link_url slow "$LAB_LUN512")" "$LAB_NFS/x.img"
+    lab_wait 20 is_moving "$LAB_NFS_DIR" || fail "nothing moved"
+    lab_link_freeze slow
+    kill "$pid"
+    sleep 0.3
+    kill -0 "$pid" || fail "did not wait for what is on the wire"
+    kill "$pid"
+    wait_status 143
+    rm -f "$LAB_NFS_DIR"/.x.img.lunferry-*
+}
+
+test_drain_is_bounded() {
+    slow
+    background "$LUNFERRY" copy "$(lab_link_url slow "$LAB_LUN512")" "$LAB_NFS/x.img"
+    lab_wait 20 is_moving "$LAB_NFS_DIR" || fail "nothing moved"
+    lab_link_freeze slow
+    kill "$pid"
+    # The server that still answers gets its temporary file removed.
+    wait_status 143
+    no_temporary "$LAB_NFS_DIR"
+}
+
+test_nfs_source_killed() {
+    slow
+    image "$LAB_NFS_DIR/k.img" 64M
+    background "$LUNFERRY" copy --overwrite --timeout 5 "$(lab_link_url slow "$LAB_NFS/k.img")" "$LAB_LUN512"
+    sleep 1
+    lab_nfs_kill
+    wait_status 3
+    lab_nfs_start
+    says "source: reading nfs://.*k.img at offset [0-9]+: .*connection"
+    head_is_blank "$LAB_LUN512_FILE"
+    rm "$LAB_NFS_DIR/k.img"
+}
+
+test_nfs_target_killed() {
+    slow
+    background "$LUNFERRY" copy --timeout 5 "$LAB_LUN512" "$(lab_link_url slow "$LAB_NFS/k.img")"
+    lab_wait 20 is_moving "$LAB_NFS_DIR" || fail "nothing moved"
+    lab_nfs_kill
+    wait_status 3
+    lab_nfs_start
+    says "target: .*nfs://.*k.img.*connection"
+    says "the unfinished file is still there"
+    [[ ! -e $LAB_NFS_DIR/k.img ]] || fail "a torn file has the final name"
+    rm -f "$LAB_NFS_DIR"/.k.img.lunferry-*
+}
+
+test_iscsi_source_killed() {
+    slow
+    background "$LUNFERRY" copy --timeout 5 "$(lab_link_url slow "$LAB_LUN512")" "$LAB_NFS/k.img"
+    lab_wait 20 is_moving "$LAB_NFS_DIR" || fail "nothing moved"
+    lab_tgt_kill
+    wait_status 3
+    lab_tgt_start
+    says "source: reading iscsi://.* at offset [0-9]+: .*connection"
+    no_temporary "$LAB_NFS_DIR"
+}
+
+test_iscsi_target_killed() {
+    slow
+    background "$LUNFERRY" copy --timeout 5 --overwrite "$LAB_LUN4K" "$(lab_link_url slow "$LAB_LUN512")"
+    sleep 1
+    lab_tgt_kill
+    wait_status 3
+    lab_tgt_start
+    says "(source|target): .*iscsi://.*connection"
+    head_is_blank "$LAB_LUN512_FILE"
+}
+
+# stopped PID-OF-SERVER COMMAND...: frozen in mid-copy, it is given up after --timeout.
+test_nfs_server_stopped() {
+    slow
+    background "$LUNFERRY" copy --timeout 2 "$LAB_LUN512" "$(lab_link_url slow "$LAB_NFS/s.img")"
+    lab_wait 20 is_moving "$LAB_NFS_DIR" || fail "nothing moved"
+    kill -STOP "$(lab_nfs_pid)"
+    wait_status 3
+    kill -CONT "$(lab_nfs_pid)"
+    says "target: .*s.img.*no (answer|sign of life).*2 s"
+    [[ ! -e $LAB_NFS_DIR/s.img ]] || fail "a torn file has the final name"
+    rm -f "$LAB_NFS_DIR"/.s.img.lunferry-*
+}
+
+test_iscsi_target_stopped() {
+    slow
+    background "$LUNFERRY" copy --timeout 2 --overwrite "random:128M" "$(lab_link_url slow "$LAB_LUN512")"
+    sleep 1
+    kill -STOP "$(lab_tgt_pid)"
+    wait_status 3
+    kill -CONT "$(lab_tgt_pid)"
+    says "target: .*iscsi://.*no (answer|sign of life).*2 s"
+}
+
+test_stopped_before_the_start() {
+    kill -STOP "$(lab_nfs_pid)"
+    run 2 "$LUNFERRY" copy --timeout 1 "$LAB_NFS/x.img" null:1M
+    kill -CONT "$(lab_nfs_pid)"
+    says "source: .*no (answer|sign of life)"
+    kill -STOP "$(lab_tgt_pid)"
+    run 2 "$LUNFERRY" copy --timeout 1 "$LAB_LUN512" null:256M
+    kill -CONT "$(lab_tgt_pid)"
+    says "source: .*no (answer|sign of life)"
+}
+
+test_cut_in_the_middle() {
+    local how
+    for how in "copy --overwrite $LAB_LUN512 null:256M" "copy --overwrite random:128M $LAB_LUN512" \
+        "copy random:128M $LAB_NFS/c.img"; do
+        lab_link cut --cut-after 20000000 >/dev/null
+        # shellcheck disable=SC2086
+        run 3 "$LUNFERRY" ${how//127.0.0.1/$(cat "$LAB_DIR/links/cut.address")}
+        says "connection"
+        lab_link_stop cut
+        rm -f "$LAB_NFS_DIR"/.c.img.lunferry-*
+    done
+    [[ ! -e $LAB_NFS_DIR/c.img ]] || fail "a torn file has the final name"
+}
+
+test_file_cut_short_while_it_is_read() {
+    slow
+    image "$LAB_NFS_DIR/short.img" 64M
+    background "$LUNFERRY" copy "$(lab_link_url slow "$LAB_NFS/short.img")" "$T/x.img"
+    lab_wait 20 is_moving "$T" || fail "nothing moved"
+    truncate -s 1M "$LAB_NFS_DIR/short.img"
+    wait_status 3
+    says "source: .*short.img.*end"
+    [[ ! -e $T/x.img ]] || fail "a torn file has the final name"
+    rm "$LAB_NFS_DIR/short.img"
+}
