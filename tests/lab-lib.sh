@@ -15,6 +15,7 @@
 #
 #   lab_link NAME [RELAY-OPTION...]   a twin of both servers behind one slow or breaking link, on
 #       an address of its own with the same ports; prints the address. Options: relay --help.
+#       Needs build/tests/relay, or another one in LAB_RELAY.
 #   lab_link_url NAME URL        the URL as it is reached through the link
 #   lab_link_cut NAME            resets all its connections (and ends a stall)
 #   lab_link_freeze NAME         nothing moves, connections stay; lab_link_thaw NAME
@@ -193,7 +194,10 @@ lab_nfs_start() {
         -p "$LAB_DIR/nfs.own-pid" -E "$(_lab_nfs_epoch)" || return
     pid=$(lab_nfs_pid)
     lab_wait 30 _lab_nfs_settled "$pid" || true
-    _lab_nfs_answers || _lab_error "the NFS server does not answer; see $LAB_NFS_LOG"
+    _lab_nfs_answers || _lab_error "the NFS server does not answer; see $LAB_NFS_LOG" || return
+    # it serves on without an export that it could not open
+    ! grep 'Could not create export' "$LAB_NFS_LOG" >&2 ||
+        _lab_error "the NFS server lacks an export; see $LAB_NFS_LOG"
 }
 
 lab_nfs_pid() {
