@@ -206,13 +206,6 @@ static void cancel_all(struct blk_dev *dev)
     (void)dev;
 }
 
-#define MEMORY_DRIVER(name_, scheme_, syntax_, options_, open_, submit_)                           \
-    {                                                                                              \
-        .name = name_, .scheme = scheme_, .syntax = syntax_, .options = options_,                  \
-        .dev_size = sizeof(struct memory_dev), .check = check, .open = open_,                      \
-        .clone = clone_memory, .close = close_memory, .submit = submit_, .cancel_all = cancel_all, \
-    }
-
 static const struct url_option random_options[] = {
     {"seed", "N: which of the 2^64 streams of bytes (0)"},
     {NULL, NULL},
@@ -220,11 +213,42 @@ static const struct url_option random_options[] = {
 
 extern const struct blk_driver null_driver, ram_driver, random_driver;
 
-const struct blk_driver null_driver =
-    MEMORY_DRIVER("null", "null", "null:SIZE", NULL, open_memory, submit_null);
+const struct blk_driver null_driver = {
+    .name = "null",
+    .scheme = "null",
+    .syntax = "null:SIZE",
+    .dev_size = sizeof(struct memory_dev),
+    .check = check,
+    .open = open_memory,
+    .clone = clone_memory,
+    .close = close_memory,
+    .submit = submit_null,
+    .cancel_all = cancel_all,
+};
 
-const struct blk_driver ram_driver =
-    MEMORY_DRIVER("memory", "ram", "ram:SIZE", NULL, open_memory, submit_ram);
+const struct blk_driver ram_driver = {
+    .name = "memory",
+    .scheme = "ram",
+    .syntax = "ram:SIZE",
+    .dev_size = sizeof(struct memory_dev),
+    .check = check,
+    .open = open_memory,
+    .clone = clone_memory,
+    .close = close_memory,
+    .submit = submit_ram,
+    .cancel_all = cancel_all,
+};
 
-const struct blk_driver random_driver = MEMORY_DRIVER(
-    "random data", "random", "random:SIZE[?seed=N]", random_options, open_random, submit_random);
+const struct blk_driver random_driver = {
+    .name = "random data",
+    .scheme = "random",
+    .syntax = "random:SIZE[?seed=N]",
+    .options = random_options,
+    .dev_size = sizeof(struct memory_dev),
+    .check = check,
+    .open = open_random,
+    .clone = clone_memory,
+    .close = close_memory,
+    .submit = submit_random,
+    .cancel_all = cancel_all,
+};

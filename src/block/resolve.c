@@ -38,7 +38,7 @@ static void look_up(struct loop_work *work)
     resolve->gai_error = getaddrinfo(resolve->host, NULL, &hints, &list);
     if (resolve->gai_error != 0)
         return;
-    resolve->addresses = calloc(count_addresses(list), sizeof(*resolve->addresses));
+    resolve->addresses = calloc(count_addresses(list) + 1, sizeof(*resolve->addresses));
     for (const struct addrinfo *ai = list; ai && resolve->addresses; ai = ai->ai_next) {
         if (getnameinfo(ai->ai_addr, ai->ai_addrlen, resolve->addresses[resolve->count],
                         sizeof(*resolve->addresses), NULL, 0, NI_NUMERICHOST) == 0)
