@@ -30,7 +30,8 @@ ifneq ($(WERROR),)
 WARN += -Werror
 endif
 LIBS := libiscsi libnfs blkid
-CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -DLUNFERRY_VERSION='"$(VERSION)"'
+CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -DLUNFERRY_VERSION='"$(VERSION)"' \
+            -DLIBNFS_BUILD_VERSION='"$(shell pkg-config --modversion libnfs)"'
 ALL_CFLAGS = -std=gnu11 $(OPT) $(WARN) $(HARDEN) -pthread $(shell pkg-config --cflags $(LIBS)) $(CFLAGS)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
 ALL_LIBS = $(shell pkg-config --libs $(LIBS))

@@ -308,7 +308,7 @@ static void request_done(struct command *command, int status, struct scsi_task *
     struct lun *lun = lun_of(req->dev);
     int rc;
 
-    if (status == (int)SCSI_STATUS_CANCELLED) {
+    if (status == SCSI_STATUS_CANCELLED) {
         fail_lost(lun, req);
         return;
     }

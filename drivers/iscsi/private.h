@@ -4,13 +4,14 @@
  *
  *   device.c   the blk_driver: requests become SCSI commands, answers become results
  *   probe.c    what the LUN says about itself when it is opened
- *   session.c  one iSCSI session: connecting, logging in, sending, staying alive, ending
+ *   session.c  one iSCSI session: sending, staying alive, ending
+ *   connect.c  how it comes up: addresses, connecting, logging in
  *   login.c    who we are: target and initiator names, ISID, CHAP secrets
  *   sense.c    what status and sense mean: errno, sentence, retry class, failing LBA
  *   shim.c     what one version of libiscsi needs and others do not
  *
  * Upwards each file uses the ones below it only. Nothing here knows a request (device.c alone does),
- * and only session.c and the shim call into the library's context.
+ * and only session.c, connect.c and the shim call into the library's context.
  *
  * The process must ignore SIGPIPE: libiscsi sends payload with writev(2), which has no MSG_NOSIGNAL.
  */
@@ -106,7 +107,7 @@ struct session {
     struct blk_error error;
     char portal[SESSION_PORTAL_MAX]; /* "192.0.2.1:3260", the one in use */
 
-    /* private to session.c */
+    /* private to session.c and connect.c */
     struct iscsi_context *context;
     struct command *commands; /* sent and not done */
     unsigned writes;          /* of them */
@@ -151,6 +152,25 @@ const char *iscsi_session_complaint(const struct session *session);
 void iscsi_session_cancel(struct session *session);
 /* No commands are on their way. Logs out if it can -> closed(). */
 void iscsi_session_close(struct session *session);
+
+/* Between session.c and connect.c. */
+
+/* Tries the first address. */
+void connect_start(struct session *session);
+/* Tries the next one, or gives up. In SESSION_DOWN. */
+void connect_next(struct session *session);
+/* Serves the context from now on. */
+void session_listen(struct session *session);
+void session_move(struct session *session, enum session_state from, enum session_state to);
+/* Ends the connection soon, for a reason, or (NULL) without one. Only the first reason counts: what
+ * follows are its consequences. */
+void session_break_off(struct session *session, const struct blk_error *reason);
+/* Adds what happened at one address to what happened at those before it. */
+void session_note_failure(struct session *session, const struct blk_error *reason);
+/* No address is left. */
+void session_give_up(struct session *session);
+/* Reports closed() when nothing is under way any more. */
+void session_try_close(struct session *session);
 
 /* ---- sense.c ---------------------------------------------------------------------------------- */
 

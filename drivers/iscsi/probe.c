@@ -365,7 +365,7 @@ static void answered(struct command *command, int status, struct scsi_task *task
     struct probe *probe = asked->probe;
     size_t item = (size_t)(asked - probe->commands);
 
-    if (status == (int)SCSI_STATUS_CANCELLED)
+    if (status == SCSI_STATUS_CANCELLED)
         return; /* the session's end is the owner's to handle */
     if (sense_is_unit_attention(status, task) && asked->attentions++ < MAX_ATTENTIONS)
         probe->next_round |= 1u << item;

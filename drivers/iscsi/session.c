@@ -6,7 +6,7 @@
  *      ^______________________________|_____________|_________|
  *                       by way of BROKEN
  *
- * Whatever ends a connection calls break_off(), which only notes the reason, stops listening and
+ * Whatever ends a connection calls session_break_off(), which only notes the reason, stops listening and
  * defers the rest: a context must not be destroyed in one of its own callbacks, and must not be
  * served once it has failed, because its half-sent Data-Out PDU points to a task that is gone. The
  * deferred drop() destroys the context, ends the commands, and then goes on to the next address,
@@ -22,22 +22,15 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#define ISCSI_PORT      3260
-#define MAX_MOVES       4                 /* redirections in a row that are followed */
 #define LOGOUT_PATIENCE (2 * LOOP_SECOND) /* longer than any round trip */
 /* The library wants a look at the clock so often, and tells so where it has no event to wait for. */
 #define SERVICE_PERIOD LOOP_SECOND
 #define IDLE_PERIOD    (100 * LOOP_MSECOND)
 
-static void next_host(struct session *session);
-static void next_address(struct session *session);
-
-static void move(struct session *session, enum session_state from, enum session_state to)
+void session_move(struct session *session, enum session_state from, enum session_state to)
 {
     assert(session->state == from);
     session->state = to;
@@ -73,8 +66,7 @@ static void end_command(struct command *command, int status)
     scsi_free_scsi_task(task);
 }
 
-/* Adds what happened to one address to what happened to those before it. */
-static void note_failure(struct session *session, const struct blk_error *reason)
+void session_note_failure(struct session *session, const struct blk_error *reason)
 {
     struct blk_error *error = &session->error, all = *reason;
 
@@ -88,13 +80,12 @@ static void note_failure(struct session *session, const struct blk_error *reason
                             error->text, all.text);
 }
 
-/* Only the first reason counts: what follows are its consequences. NULL: no failure. */
-static void break_off(struct session *session, const struct blk_error *reason)
+void session_break_off(struct session *session, const struct blk_error *reason)
 {
     if (session->state == SESSION_DOWN || session->state == SESSION_BROKEN)
         return;
     if (reason != NULL && session->coming_up)
-        note_failure(session, reason);
+        session_note_failure(session, reason);
     else if (reason != NULL)
         session->error = *reason;
     session->state = SESSION_BROKEN;
@@ -105,7 +96,7 @@ static void break_off(struct session *session, const struct blk_error *reason)
     loop_defer(session->loop, &session->drop);
 }
 
-static void try_close(struct session *session)
+void session_try_close(struct session *session)
 {
     /* The resolver cannot be called back. */
     if (session->closing && session->state == SESSION_DOWN && !session->resolving) {
@@ -119,7 +110,7 @@ static void drop(struct loop_call *call)
     struct session *session = container_of(call, struct session, drop);
     struct iscsi_context *context = session->context;
 
-    move(session, SESSION_BROKEN, SESSION_DOWN);
+    session_move(session, SESSION_BROKEN, SESSION_DOWN);
     session->context = NULL;
     /* Callbacks that fire from here find no session that listens, see command_answered(). */
     if (context != NULL)
@@ -130,20 +121,19 @@ static void drop(struct loop_call *call)
         end_command(command, command->parked ? command->status : SCSI_STATUS_CANCELLED);
     }
     if (session->coming_up) {
-        next_address(session);
+        connect_next(session);
         return;
     }
     secrets_wipe(&session->secrets);
     if (!session->resolving)
         resolve_free(&session->resolve);
     if (session->closing)
-        try_close(session);
+        session_try_close(session);
     else
         session->down(session);
 }
 
-/* Every address of every portal was tried. */
-static void give_up(struct session *session)
+void session_give_up(struct session *session)
 {
     session->coming_up = false;
     /* By way of drop(), so that the owner hears of it from the loop. */
@@ -173,12 +163,13 @@ static void break_off_lost(struct session *session)
 
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
         info.tcpi_state = TCP_CLOSE;
-    if (session->coming_up && info.tcpi_state != TCP_ESTABLISHED)
+    /* While a reset is being processed the error is there before the state has changed. */
+    if (session->coming_up && (code != 0 || info.tcpi_state != TCP_ESTABLISHED))
         blk_error_set_retry(&reason, code != 0 ? code : ECONNRESET, BLK_LOST,
                             "the connection was closed during login");
-    else if (code == ETIMEDOUT || code == EHOSTUNREACH || code == ENETUNREACH)
+    else if (code != 0 && code != ECONNRESET && code != EPIPE)
         blk_error_set_retry(&reason, code, BLK_LOST, "the connection was lost: %s", strerror(code));
-    else if (info.tcpi_state == TCP_CLOSE)
+    else if (code != 0 || info.tcpi_state == TCP_CLOSE)
         blk_error_set_retry(&reason, ECONNRESET, BLK_LOST,
                             "the connection was reset by the target");
     else if (info.tcpi_state != TCP_ESTABLISHED)
@@ -189,7 +180,7 @@ static void break_off_lost(struct session *session)
     else
         blk_error_set_retry(&reason, EPROTO, BLK_LOST, "protocol error: %s",
                             iscsi_session_complaint(session));
-    break_off(session, &reason);
+    session_break_off(session, &reason);
 }
 
 static void serve_library(struct session *session, int events)
@@ -241,7 +232,7 @@ static bool is_connected(struct session *session, short revents)
     if (code == 0)
         return true;
     blk_error_set_retry(&reason, code, BLK_LOST, "%s", strerror(code));
-    break_off(session, &reason);
+    session_break_off(session, &reason);
     return false;
 }
 
@@ -334,180 +325,7 @@ static void live_dead(struct liveness *live)
 
     blk_error_set_retry(&reason, ETIMEDOUT, BLK_LOST, "no answer and no sign of life for %g s",
                         (double)session->timeout / LOOP_SECOND);
-    break_off(session, &reason);
-}
-
-/* ---- Coming up -------------------------------------------------------------------------------- */
-
-static void logged_in(struct iscsi_context *context, int status, void *data, void *private_data);
-
-static void connected(struct iscsi_context *context, int status, void *data, void *private_data)
-{
-    struct session *session = private_data;
-    struct blk_error reason = {0};
-
-    (void)data;
-    if (session->state != SESSION_CONNECTING)
-        return;
-    if (status == SCSI_STATUS_GOOD && iscsi_login_async(context, logged_in, session) == 0) {
-        move(session, SESSION_CONNECTING, SESSION_LOGGING_IN);
-        return;
-    }
-    blk_error_set_retry(&reason, EIO, BLK_LOST, "%s", iscsi_get_error(context));
-    break_off(session, &reason);
-}
-
-/* Notes where the target has moved to, "host[:port][,group]" (RFC 7143 13.8). */
-static bool note_move(struct session *session, const char *address)
-{
-    char *host = session->moved_to;
-    unsigned port = ISCSI_PORT;
-    size_t len;
-
-    if (address[0] == '[') {
-        address++;
-        len = strcspn(address, "]");
-    } else {
-        len = strcspn(address, ":,");
-    }
-    if (len == 0 || len >= sizeof(session->moved_to) || session->moves == MAX_MOVES)
-        return false;
-    memcpy(host, address, len);
-    host[len] = '\0';
-    address += len;
-    address += *address == ']';
-    if (*address == ':')
-        port = (unsigned)strtoul(address + 1, NULL, 10);
-    if (port == 0 || port > UINT16_MAX)
-        return false;
-    session->moves++;
-    session->port = (uint16_t)port;
-    return true;
-}
-
-static void logged_in(struct iscsi_context *context, int status, void *data, void *private_data)
-{
-    struct session *session = private_data;
-    struct blk_error reason = {0};
-
-    (void)data;
-    if (session->state != SESSION_LOGGING_IN)
-        return;
-    if (status == SCSI_STATUS_GOOD) {
-        session->coming_up = false;
-        blk_error_clear(&session->error);
-        secrets_wipe(&session->secrets);
-        resolve_free(&session->resolve);
-        move(session, SESSION_LOGGING_IN, SESSION_UP);
-        session->up(session);
-        return;
-    }
-    login_failure(&reason, session->login, &session->secrets,
-                  status == (int)SCSI_STATUS_REDIRECT ? NULL : iscsi_get_error(context));
-    if (reason.code == EREMOTE && note_move(session, iscsi_get_target_address(context)))
-        break_off(session, NULL);
-    else
-        break_off(session, &reason);
-}
-
-static struct iscsi_context *new_context(struct session *session)
-{
-    const struct login *login = session->login;
-    const struct secrets *secrets = &session->secrets;
-    struct iscsi_context *context = iscsi_create_context(login->initiator);
-
-    if (context == NULL)
-        return NULL;
-    shim_prepare(context);
-    iscsi_set_noautoreconnect(context, 1);
-    iscsi_set_timeout(context, 0);
-    iscsi_set_session_type(context, ISCSI_SESSION_NORMAL);
-    iscsi_set_targetname(context, login->target);
-    iscsi_set_isid_random(context, login->isid, login->isid_qualifier);
-    iscsi_set_header_digest(context, login->header_digest ? ISCSI_HEADER_DIGEST_CRC32C
-                                                          : ISCSI_HEADER_DIGEST_NONE);
-    iscsi_set_initiator_username_pwd(context, secrets->user, secrets->password);
-    iscsi_set_target_username_pwd(context, secrets->mutual_user, secrets->mutual_password);
-    return context;
-}
-
-static void resolve_host(struct session *session, const char *host)
-{
-    move(session, SESSION_DOWN, SESSION_RESOLVING);
-    session->portal[0] = '\0';
-    session->resolving = true;
-    resolve_start(session->loop, &session->resolve, host);
-}
-
-static void next_address(struct session *session)
-{
-    struct blk_error reason = {0};
-    const char *address;
-
-    if (session->moved_to[0] != '\0') {
-        resolve_free(&session->resolve);
-        resolve_host(session, session->moved_to);
-        session->moved_to[0] = '\0';
-        return;
-    }
-    if (session->address == session->resolve.count) {
-        resolve_free(&session->resolve);
-        next_host(session);
-        return;
-    }
-    address = session->resolve.addresses[session->address++];
-    snprintf(session->portal, sizeof(session->portal),
-             strchr(address, ':') != NULL ? "[%s]:%u" : "%s:%u", address, session->port);
-
-    session->pinged = false;
-    session->state = SESSION_CONNECTING;
-    session->context = new_context(session);
-    errno = 0;
-    if (session->context == NULL) {
-        blk_error_set(&reason, ENOMEM, "out of memory");
-        break_off(session, &reason);
-    } else if (iscsi_connect_async(session->context, session->portal, connected, session) < 0) {
-        int code = errno; /* of connect(2), if it came that far */
-
-        if (code != 0 && strncmp(iscsi_get_error(session->context), "Couldn't connect", 16) == 0)
-            blk_error_set_retry(&reason, code, BLK_LOST, "%s", strerror(code));
-        else
-            blk_error_set_retry(&reason, EIO, BLK_LOST, "%s", iscsi_get_error(session->context));
-        break_off(session, &reason);
-    } else {
-        loop_watch(session->loop, &session->watch);
-        liveness_start(&session->live);
-    }
-}
-
-static void resolved(struct resolve *resolve)
-{
-    struct session *session = container_of(resolve, struct session, resolve);
-
-    session->resolving = false;
-    if (session->state != SESSION_RESOLVING) { /* cancelled meanwhile */
-        resolve_free(resolve);
-        try_close(session);
-        return;
-    }
-    move(session, SESSION_RESOLVING, SESSION_DOWN);
-    if (resolve->status < 0)
-        note_failure(session, &resolve->error);
-    session->address = 0;
-    next_address(session);
-}
-
-static void next_host(struct session *session)
-{
-    const struct url_host *host;
-
-    if (session->host == session->url->host_count) {
-        give_up(session);
-        return;
-    }
-    host = &session->url->hosts[session->host++];
-    session->port = host->port != 0 ? host->port : ISCSI_PORT;
-    resolve_host(session, host->host);
+    session_break_off(session, &reason);
 }
 
 void iscsi_session_start(struct session *session)
@@ -517,22 +335,20 @@ void iscsi_session_start(struct session *session)
     session->watch.service = watch_service;
     session->send.run = send_now;
     session->drop.run = drop;
-    session->resolve.done = resolved;
     session->live = (struct liveness){.loop = session->loop,
                                       .timeout = session->timeout,
                                       .fd = live_fd,
                                       .busy = live_busy,
                                       .ping = live_ping,
                                       .dead = live_dead};
-    session->host = session->moves = 0;
-    blk_error_clear(&session->error);
-    if (secrets_load(&session->secrets, session->url, &session->error) < 0) {
-        secrets_wipe(&session->secrets);
-        give_up(session);
-        return;
-    }
-    session->coming_up = true;
-    next_host(session);
+    connect_start(session);
+}
+
+void session_listen(struct session *session)
+{
+    session->pinged = false;
+    loop_watch(session->loop, &session->watch);
+    liveness_start(&session->live);
 }
 
 /* ---- Commands --------------------------------------------------------------------------------- */
@@ -543,7 +359,7 @@ static void unpark(struct iscsi_context *context, int status, void *data, void *
 
     (void)context;
     (void)data;
-    if (status != (int)SCSI_STATUS_CANCELLED) /* else drop() ends it */
+    if (status != SCSI_STATUS_CANCELLED) /* else drop() ends it */
         end_command(command, command->status);
 }
 
@@ -563,7 +379,7 @@ static void park(struct command *command, int status)
     if (iscsi_nop_out_async(session->context, unpark, NULL, 0, command) == 0)
         return;
     blk_error_set(&reason, ENOMEM, "out of memory");
-    break_off(session, &reason);
+    session_break_off(session, &reason);
 }
 
 static void command_answered(struct iscsi_context *context, int status, void *data,
@@ -573,7 +389,7 @@ static void command_answered(struct iscsi_context *context, int status, void *da
     struct session *session = command->session;
 
     (void)data;
-    if (status == (int)SCSI_STATUS_CANCELLED) {
+    if (status == SCSI_STATUS_CANCELLED) {
         /* Called from within the library, by iscsi_destroy_context() or because the connection is
          * gone. drop() ends the command. */
         if (is_alive(session))
@@ -604,7 +420,7 @@ void iscsi_session_send(struct session *session, struct command *command, struct
 
     if (task == NULL) {
         blk_error_set(&reason, ENOMEM, "out of memory");
-        break_off(session, &reason);
+        session_break_off(session, &reason);
     } else if (iscsi_scsi_command_async(session->context, lun_field(session->login->lun), task,
                                         command_answered, NULL, command) < 0) {
         break_off_lost(session);
@@ -634,7 +450,7 @@ void iscsi_session_cancel(struct session *session)
         session->coming_up = false;
         session->error = reason;
     }
-    break_off(session, &reason);
+    session_break_off(session, &reason);
 }
 
 static void logged_out(struct iscsi_context *context, int status, void *data, void *private_data)
@@ -645,12 +461,12 @@ static void logged_out(struct iscsi_context *context, int status, void *data, vo
     (void)status;
     (void)data;
     if (session->state == SESSION_LOGGING_OUT)
-        break_off(session, NULL);
+        session_break_off(session, NULL);
 }
 
 static void no_goodbye(struct loop_timer *timer)
 {
-    break_off(container_of(timer, struct session, goodbye), NULL);
+    session_break_off(container_of(timer, struct session, goodbye), NULL);
 }
 
 void iscsi_session_close(struct session *session)
@@ -661,20 +477,20 @@ void iscsi_session_close(struct session *session)
     case SESSION_UP:
         assert(session->commands == NULL);
         if (iscsi_logout_async(session->context, logged_out, session) < 0) {
-            break_off(session, NULL);
+            session_break_off(session, NULL);
             break;
         }
-        move(session, SESSION_UP, SESSION_LOGGING_OUT);
+        session_move(session, SESSION_UP, SESSION_LOGGING_OUT);
         session->goodbye.fire = no_goodbye;
         loop_timer_set(session->loop, &session->goodbye, loop_now(session->loop) + LOGOUT_PATIENCE);
         send_soon(session);
         break;
     case SESSION_DOWN:
     case SESSION_BROKEN:
-        try_close(session);
+        session_try_close(session);
         break;
     default:
-        break_off(session, NULL);
+        session_break_off(session, NULL);
         break;
     }
 }

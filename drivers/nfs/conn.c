@@ -80,7 +80,7 @@ static void ticket_free(struct nfs_ticket *ticket)
     free(ticket);
 }
 
-/* ---- Losing the connection ----------------------------------------------------------------------- */
+/* ---- Losing the connection ------------------------------------------------------------------- */
 
 static void drop_context(struct nfs_conn *conn)
 {
@@ -172,59 +172,20 @@ static void connect_failed(struct nfs_conn *conn, int code)
 {
     struct blk_error error;
 
-    blk_error_set_retry(&error, code, BLK_LOST, "connecting to %s port %u: %s%s%s", conn->address,
-                        conn->port, strerror(code), code == ECONNREFUSED ? "; " : "",
-                        code == ECONNREFUSED ? conn->hint : "");
+    nfs_connect_error(&error, code, conn->address, conn->port, conn->hint);
     nfs_conn_break(conn, &error);
-}
-
-/* After a failure of the library, which keeps the errno to itself: it may have survived in errno. */
-static int failure_code(struct nfs_conn *conn, int hint)
-{
-    char byte;
-    ssize_t got;
-
-    switch (hint) {
-    case ECONNRESET:
-    case ECONNABORTED:
-    case ETIMEDOUT:
-    case EHOSTUNREACH:
-    case EHOSTDOWN:
-    case ENETUNREACH:
-    case ENETDOWN:
-    case ENETRESET:
-    case ENOMEM:
-    case ENOBUFS:
-        return hint;
-    default:
-        break;
-    }
-    got = recv(rpc_get_fd(conn->rpc), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (got == 0 || hint == EPIPE)
-        return EPIPE;
-    /* What is no RPC reply makes the library give up without reading on. */
-    return got > 0 || errno == EAGAIN ? EPROTO : errno;
 }
 
 static void connection_lost(struct nfs_conn *conn, int hint)
 {
-    int code = failure_code(conn, hint);
     struct blk_error error;
 
-    if (code == EPIPE || code == ECONNRESET)
-        blk_error_set_retry(&error, ECONNRESET, BLK_LOST,
-                            "the connection to %s port %u was %s by the server", conn->address,
-                            conn->port, code == EPIPE ? "closed" : "reset");
-    else if (code == EPROTO)
-        blk_error_set_retry(&error, EPROTO, BLK_LOST, "what came from %s port %u is no reply of %s",
-                            conn->address, conn->port, conn->program_name);
-    else
-        blk_error_set_retry(&error, code, BLK_LOST, "the connection to %s port %u broke: %s",
-                            conn->address, conn->port, strerror(code));
+    nfs_lost_error(&error, hint, rpc_get_fd(conn->rpc), conn->address, conn->port,
+                   conn->program_name);
     nfs_conn_break(conn, &error);
 }
 
-/* ---- Replies ------------------------------------------------------------------------------------- */
+/* ---- Replies --------------------------------------------------------------------------------- */
 
 static void on_reply(struct rpc_context *rpc, int status, void *data, void *opaque)
 {
@@ -275,7 +236,7 @@ static void fail_all(struct nfs_conn *conn, struct nfs_calls *list)
     }
 }
 
-/* ---- Sending and serving ------------------------------------------------------------------------- */
+/* ---- Sending and serving --------------------------------------------------------------------- */
 
 /* Hands the waiting calls to the library. Returns whether there were any. */
 static bool issue_waiting(struct nfs_conn *conn)
@@ -372,15 +333,17 @@ void nfs_conn_forget(struct nfs_conn *conn, struct nfs_call *call)
 
 static void learn_source_port(struct nfs_conn *conn, int fd)
 {
-    struct sockaddr_storage name = {0};
+    union {
+        struct sockaddr any;
+        struct sockaddr_in ipv4;
+        struct sockaddr_in6 ipv6;
+    } name = {0};
     socklen_t len = sizeof(name);
 
-    if (getsockname(fd, (struct sockaddr *)&name, &len) < 0)
+    if (getsockname(fd, &name.any, &len) < 0)
         return;
-    if (name.ss_family == AF_INET6)
-        conn->source_port = ntohs(((struct sockaddr_in6 *)&name)->sin6_port);
-    else
-        conn->source_port = ntohs(((struct sockaddr_in *)&name)->sin_port);
+    conn->source_port =
+        ntohs(name.any.sa_family == AF_INET6 ? name.ipv6.sin6_port : name.ipv4.sin_port);
 }
 
 static void on_connected(struct rpc_context *rpc, int status, void *data, void *opaque)
@@ -438,7 +401,7 @@ static void service(struct loop_watch *watch, short revents)
     }
 }
 
-/* ---- The dead-session rule ----------------------------------------------------------------------- */
+/* ---- The dead-session rule ------------------------------------------------------------------- */
 
 static int live_fd(struct liveness *live)
 {
@@ -500,7 +463,7 @@ static void live_dead(struct liveness *live)
     nfs_conn_break(conn, &error);
 }
 
-/* ---- Connecting ---------------------------------------------------------------------------------- */
+/* ---- Connecting ------------------------------------------------------------------------------ */
 
 void nfs_conn_start(struct nfs_conn *conn, const char *address, uint16_t port)
 {

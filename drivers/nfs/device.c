@@ -14,13 +14,28 @@
 /* Enough for a 20 ms link at 10 Gbit/s in pieces of 256 KiB. */
 #define MAX_DEPTH 128
 
-/* ---- Opening ------------------------------------------------------------------------------------- */
+/* ---- Opening --------------------------------------------------------------------------------- */
 
 static void opened(struct nfs_device *device, const struct blk_error *error)
 {
     assert(device->state == NFS_DEVICE_OPENING);
     device->state = error ? NFS_DEVICE_CLOSED : NFS_DEVICE_OPEN;
     blk_opened(&device->dev, error ? -error->code : 0, error);
+}
+
+/* The server's address belongs to it: handles of two servers may be the same bytes. */
+static char *make_identity(const struct nfs_device *device)
+{
+    const struct nfs_handle *handle = &device->handle;
+    size_t prefix = strlen(device->session->address) + 6;
+    char *identity = malloc(prefix + 2 * handle->len + 1);
+
+    if (!identity)
+        return NULL;
+    sprintf(identity, "nfs %s ", device->session->address);
+    for (size_t i = 0; i < handle->len; i++)
+        sprintf(identity + strlen(identity), "%02x", (unsigned char)handle->data[i]);
+    return identity;
 }
 
 static void opened_with(struct nfs_device *device, const struct nfs_handle *handle,
@@ -33,6 +48,7 @@ static void opened_with(struct nfs_device *device, const struct nfs_handle *hand
     device->file_id = attr->fileid;
     device->used = attr->used;
     dev->size = attr->size;
+    dev->identity = make_identity(device); /* without it, nothing is compared */
     dev->caps = BLK_CAN_FUA;
     dev->limits = (struct blk_limits){
         .align = 1,
@@ -208,7 +224,7 @@ static void hook_clone(struct blk_dev *dev, const struct blk_dev *origin_dev)
                        device);
 }
 
-/* ---- Closing ------------------------------------------------------------------------------------- */
+/* ---- Closing --------------------------------------------------------------------------------- */
 
 static void on_gone(void *opaque)
 {
@@ -251,7 +267,7 @@ static void hook_cancel_all(struct blk_dev *dev)
     nfs_io_cancel_all(device);
 }
 
-/* ---- Resizing ------------------------------------------------------------------------------------ */
+/* ---- Resizing -------------------------------------------------------------------------------- */
 
 static int issue_resize(struct nfs_call *call, const struct shim_out *out)
 {
@@ -290,7 +306,7 @@ static void hook_resize(struct blk_dev *dev, uint64_t size)
     nfs_session_call(device->session, &device->call);
 }
 
-/* ---- Describing ---------------------------------------------------------------------------------- */
+/* ---- Describing ------------------------------------------------------------------------------ */
 
 static void describe_credentials(const struct shim_credentials *who, struct blk_report *report)
 {

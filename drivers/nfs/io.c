@@ -50,7 +50,7 @@ static uint64_t epoch_of(const char *verifier)
     return epoch == BLK_NO_EPOCH ? EPOCH_OF_ZERO : epoch;
 }
 
-/* ---- READ ---------------------------------------------------------------------------------------- */
+/* ---- READ ------------------------------------------------------------------------------------ */
 
 static int issue_read(struct nfs_call *nfs_call, const struct shim_out *out)
 {
@@ -112,7 +112,7 @@ static void on_read(struct nfs_call *nfs_call, const void *reply, const struct b
         call(io);
 }
 
-/* ---- WRITE --------------------------------------------------------------------------------------- */
+/* ---- WRITE ----------------------------------------------------------------------------------- */
 
 static int issue_write(struct nfs_call *nfs_call, const struct shim_out *out)
 {
@@ -182,7 +182,7 @@ static void on_write(struct nfs_call *nfs_call, const void *reply, const struct 
         call(io);
 }
 
-/* ---- FLUSH --------------------------------------------------------------------------------------- */
+/* ---- FLUSH ----------------------------------------------------------------------------------- */
 
 static int issue_commit(struct nfs_call *nfs_call, const struct shim_out *out)
 {
@@ -210,7 +210,7 @@ static void on_commit(struct nfs_call *nfs_call, const void *reply, const struct
     complete(io, 0);
 }
 
-/* ---- The hooks ----------------------------------------------------------------------------------- */
+/* ---- The hooks ------------------------------------------------------------------------------- */
 
 void nfs_io_submit(struct blk_dev *dev, struct blk_req *req)
 {

@@ -33,7 +33,7 @@ static int issue_export(struct nfs_call *call, const struct shim_out *out)
     return shim_export(out);
 }
 
-/* ---- What the server exports, for the error ------------------------------------------------------ */
+/* ---- What the server exports, for the error -------------------------------------------------- */
 
 static void append_exports(struct blk_error *error, const void *list)
 {
@@ -72,7 +72,7 @@ static void on_export(struct nfs_call *call, const void *reply, const struct blk
     finish(mount, &mount->error);
 }
 
-/* ---- Trying -------------------------------------------------------------------------------------- */
+/* ---- Trying ---------------------------------------------------------------------------------- */
 
 static void on_mnt(struct nfs_call *call, const void *reply, const struct blk_error *error);
 

@@ -54,7 +54,7 @@ static void fail(struct nfs_session *session, const struct blk_error *error)
         report(session, &copy);
 }
 
-/* ---- PROBING ------------------------------------------------------------------------------------- */
+/* ---- PROBING --------------------------------------------------------------------------------- */
 
 static void maybe_ready(struct nfs_session *session)
 {
@@ -131,7 +131,7 @@ static void on_mounted(struct nfs_mount *mount, const struct blk_error *error)
     probe(session, &mount->root, path);
 }
 
-/* ---- CONNECTING ---------------------------------------------------------------------------------- */
+/* ---- CONNECTING ------------------------------------------------------------------------------ */
 
 static void on_broken(struct nfs_session *session, const struct blk_error *error)
 {
@@ -169,7 +169,7 @@ static void connect_servers(struct nfs_session *session)
     nfs_mount_start(&session->mount, &session->mountd, session->where.directory);
 }
 
-/* ---- ASKING -------------------------------------------------------------------------------------- */
+/* ---- ASKING ---------------------------------------------------------------------------------- */
 
 static int issue_ask_nfs(struct nfs_call *call, const struct shim_out *out)
 {
@@ -242,7 +242,7 @@ static void ask_ports(struct nfs_session *session)
     }
 }
 
-/* ---- RESOLVING ----------------------------------------------------------------------------------- */
+/* ---- RESOLVING ------------------------------------------------------------------------------- */
 
 static void start(struct loop_call *call)
 {
@@ -305,7 +305,7 @@ void nfs_session_reopen(struct nfs_session *session, const struct nfs_handle *ha
     begin(session, ready, opaque);
 }
 
-/* ---- Life ---------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static void reap(struct loop_call *call)
 {

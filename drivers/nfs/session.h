@@ -3,15 +3,15 @@
  * A session with an NFS server: one TCP connection to nfsd, and what it takes to get there.
  *
  *   RESOLVING   the host's name, anew for each session
- *   ASKING      rpcbind for the ports of nfsd and mountd, both at once; left out when both are given
+ *   ASKING      rpcbind for the ports of nfsd and mountd, both at once; left out if both are given
  *   CONNECTING  to nfsd and to mountd at once; MNT follows as soon as mountd is there
  *   PROBING     FSINFO and the first LOOKUP at once
  *   READY       until the connection is lost:
  *   BROKEN      every call fails with the same error, retry BLK_LOST
  *
- * That is five round trips to a file whose server is asked for everything, TCP handshakes included,
- * and three when both ports are given. A session that is opened again (for another lane) knows port
- * and file handle already, and needs two.
+ * That is five round trips, TCP handshakes included, when the server is asked for both ports, and
+ * three when both are given; a device that is opened by itself adds one for ACCESS. A session that
+ * is opened again (for another lane) knows port and file handle already, and needs two.
  *
  * A session is shared by the devices and the store that live on it, and counts them. Where the name
  * has several addresses, they are tried in turn until a connection succeeds.

@@ -121,7 +121,7 @@ void shim_close(struct rpc_context *rpc, bool connecting)
     rpc_destroy_context(rpc);
 }
 
-/* ---- Calls whose versions differ in name and result only ---------------------------------------- */
+/* ---- Calls whose versions differ in name and result only ------------------------------------- */
 
 #ifdef LIBNFS_API_V2
 #define QUEUED(call)    ((call) ? 0 : -ENOMEM)
@@ -131,24 +131,24 @@ void shim_close(struct rpc_context *rpc, bool connecting)
 #define CALL(procedure) rpc_##procedure##_async
 #endif
 
-#define NFS_CALL(procedure, args_type)                                                             \
-    int shim_##procedure(const struct shim_out *out, args_type *args)                              \
+#define NFS_CALL(procedure, NAME)                                                                  \
+    int shim_##procedure(const struct shim_out *out, NAME##3args * args)                           \
     {                                                                                              \
         return QUEUED(CALL(nfs3_##procedure)(out->rpc, out->reply, args, out->opaque));            \
     }
 
-NFS_CALL(getattr, GETATTR3args)
-NFS_CALL(setattr, SETATTR3args)
-NFS_CALL(lookup, LOOKUP3args)
-NFS_CALL(access, ACCESS3args)
-NFS_CALL(readlink, READLINK3args)
-NFS_CALL(create, CREATE3args)
-NFS_CALL(remove, REMOVE3args)
-NFS_CALL(rename, RENAME3args)
-NFS_CALL(link, LINK3args)
-NFS_CALL(readdir, READDIR3args)
-NFS_CALL(fsinfo, FSINFO3args)
-NFS_CALL(commit, COMMIT3args)
+NFS_CALL(getattr, GETATTR)
+NFS_CALL(setattr, SETATTR)
+NFS_CALL(lookup, LOOKUP)
+NFS_CALL(access, ACCESS)
+NFS_CALL(readlink, READLINK)
+NFS_CALL(create, CREATE)
+NFS_CALL(remove, REMOVE)
+NFS_CALL(rename, RENAME)
+NFS_CALL(link, LINK)
+NFS_CALL(readdir, READDIR)
+NFS_CALL(fsinfo, FSINFO)
+NFS_CALL(commit, COMMIT)
 
 int shim_null(const struct shim_out *out, int program, int version)
 {
@@ -206,7 +206,7 @@ uint16_t shim_port(bool ipv6, const void *reply)
     return port <= UINT16_MAX ? (uint16_t)port : 0;
 }
 
-/* ---- READ and WRITE ------------------------------------------------------------------------------ */
+/* ---- READ and WRITE -------------------------------------------------------------------------- */
 
 /* The first entry of what lies `skip` bytes into the iov; *rest is what of `skip` falls into it. */
 static const struct iovec *iov_skip(const struct iovec *iov, size_t skip, size_t *rest)

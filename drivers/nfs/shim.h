@@ -51,9 +51,10 @@ struct shim_endpoint {
 
 /*
  * Begins a TCP connection. `connected` is called from within rpc_service() or shim_close(), and
- * tells nothing that the socket does not: calls may be queued as soon as it is connected. The library binds to a source port below 1024 when it may. Returns NULL when out
- * of memory. When the connection could not even be begun, *status is a negative errno, and the
- * context is only good for shim_close(). Any thread may call this at any time.
+ * tells nothing that the socket does not: calls may be queued as soon as it is connected. The
+ * library binds to a source port below 1024 when it may. Returns NULL when out of memory. When the
+ * connection could not even be begun, *status is a negative errno, and the context is only good for
+ * shim_close(). Any thread may call this at any time.
  */
 struct rpc_context *shim_connect(const struct shim_endpoint *endpoint,
                                  const struct shim_credentials *credentials, rpc_cb connected,

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "shim.h"
 
@@ -137,4 +138,57 @@ int nfs_refusal_error(struct blk_error *error, enum nfs_refusal refusal, const c
     }
     return blk_error_set(error, EPROTO, "the server's answer is no proper reply of %s",
                          program_name);
+}
+
+int nfs_connect_error(struct blk_error *error, int code, const char *address, unsigned port,
+                      const char *hint)
+{
+    bool refused = code == ECONNREFUSED;
+
+    return blk_error_set_retry(error, code, BLK_LOST, "connecting to %s port %u: %s%s%s", address,
+                               port, strerror(code), refused ? "; " : "", refused ? hint : "");
+}
+
+static int lost_code(int hint, int fd)
+{
+    char byte;
+    ssize_t got;
+
+    switch (hint) {
+    case ECONNRESET:
+    case ECONNABORTED:
+    case ETIMEDOUT:
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+    case ENETUNREACH:
+    case ENETDOWN:
+    case ENETRESET:
+    case ENOMEM:
+    case ENOBUFS:
+        return hint;
+    default:
+        break;
+    }
+    got = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (got == 0 || hint == EPIPE)
+        return EPIPE;
+    /* What is no RPC reply makes the library give up without reading on. */
+    return got > 0 || errno == EAGAIN ? EPROTO : errno;
+}
+
+int nfs_lost_error(struct blk_error *error, int hint, int fd, const char *address, unsigned port,
+                   const char *program_name)
+{
+    int code = lost_code(hint, fd);
+
+    if (code == EPIPE || code == ECONNRESET)
+        return blk_error_set_retry(error, ECONNRESET, BLK_LOST,
+                                   "the connection to %s port %u was %s by the server", address,
+                                   port, code == EPIPE ? "closed" : "reset");
+    if (code == EPROTO)
+        return blk_error_set_retry(error, EPROTO, BLK_LOST,
+                                   "what came from %s port %u is no reply of %s", address, port,
+                                   program_name);
+    return blk_error_set_retry(error, code, BLK_LOST, "the connection to %s port %u broke: %s",
+                               address, port, strerror(code));
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a server's refusal means: an errno, whether repeating helps, and a sentence that begins with
- * the protocol's own word, such as "NFS3ERR_NOSPC: no space left on the server's filesystem".
+ * What failures mean: an errno, whether repeating helps, and a sentence that begins, where a server
+ * refused, with the protocol's own word: "NFS3ERR_NOSPC: no space left on the server's filesystem".
  */
 #ifndef LUNFERRY_NFS_STATUS_H
 #define LUNFERRY_NFS_STATUS_H
@@ -22,6 +22,14 @@ enum nfs_refusal {
 enum nfs_refusal nfs_refusal_of(const char *words);
 int nfs_refusal_error(struct blk_error *error, enum nfs_refusal refusal, const char *program_name,
                       unsigned port);
+
+/* A connection that could not be made, or broke: all of them BLK_LOST. code: errno. */
+int nfs_connect_error(struct blk_error *error, int code, const char *address, unsigned port,
+                      const char *hint);
+/* The library keeps the errno to itself; `hint` is what was left in errno, 0 if unknown, and fd the
+ * connection, which is asked too. */
+int nfs_lost_error(struct blk_error *error, int hint, int fd, const char *address, unsigned port,
+                   const char *program_name);
 
 /* nfsstat3 (RFC 1813 2.6), mountstat3 (RFC 1813 5.1.5); status is not OK. Return -errno. */
 int nfs_status_error(struct blk_error *error, int status);

@@ -11,7 +11,7 @@
 /* For one READDIR reply. */
 #define LIST_BYTES 32768
 
-/* ---- Files that were created here ---------------------------------------------------------------- */
+/* ---- Files that were created here ------------------------------------------------------------ */
 
 struct nfs_made *nfs_store_made(struct nfs_store *store, const char *name)
 {
@@ -54,7 +54,7 @@ void nfs_store_forget(struct nfs_store *store, const char *name)
     }
 }
 
-/* ---- What operations have in common -------------------------------------------------------------- */
+/* ---- What operations have in common ---------------------------------------------------------- */
 
 void nfs_op_call(struct nfs_op *op, nfs_op_issue *issue, nfs_op_done *done)
 {
@@ -170,7 +170,7 @@ void nfs_op_lookup(struct nfs_op *op)
     nfs_op_call(op, issue_lookup, on_lookup);
 }
 
-/* ---- STAT and LIST ------------------------------------------------------------------------------- */
+/* ---- STAT and LIST --------------------------------------------------------------------------- */
 
 static void stat_it(struct nfs_op *op)
 {
@@ -225,7 +225,7 @@ static void on_readdir(struct nfs_call *call, const void *reply, const struct bl
         nfs_op_call(op, issue_readdir, on_readdir);
 }
 
-/* ---- The hooks ----------------------------------------------------------------------------------- */
+/* ---- The hooks ------------------------------------------------------------------------------- */
 
 static void on_ready(void *opaque, const struct blk_error *error)
 {
@@ -360,9 +360,8 @@ static void store_hook_cancel_all(struct store *base)
     }
     if (!store->ops || !nfs_conn_free_buffers(&store->session->nfsd))
         return;
-    while (store->ops) {
-        struct nfs_op *op = store->ops;
-
+    for (struct nfs_op *op = store->ops, *next; op; op = next) {
+        next = op->next;
         nfs_conn_forget(&store->session->nfsd, &op->call);
         nfs_op_complete(op, &error);
     }

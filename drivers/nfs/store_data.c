@@ -23,7 +23,7 @@ static void set_buffer(struct nfs_op *op, uint64_t offset)
     op->offset = offset;
 }
 
-/* ---- READ ---------------------------------------------------------------------------------------- */
+/* ---- READ ------------------------------------------------------------------------------------ */
 
 static int issue_read(struct nfs_call *call, const struct shim_out *out)
 {
@@ -71,7 +71,7 @@ void nfs_op_read(struct nfs_op *op)
         nfs_op_call(op, issue_read, on_read);
 }
 
-/* ---- WRITE and APPEND ---------------------------------------------------------------------------- */
+/* ---- WRITE and APPEND ------------------------------------------------------------------------ */
 
 static int issue_write(struct nfs_call *call, const struct shim_out *out)
 {
@@ -138,7 +138,7 @@ void nfs_op_append(struct nfs_op *op)
     nfs_op_call(op, nfs_op_issue_getattr, on_append_getattr);
 }
 
-/* ---- SYNC ---------------------------------------------------------------------------------------- */
+/* ---- SYNC ------------------------------------------------------------------------------------ */
 
 static int issue_commit(struct nfs_call *call, const struct shim_out *out)
 {

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "status.h"
 #include "store.h"
@@ -15,7 +16,7 @@ static struct diropargs3 place(struct nfs_op *op, const char *name)
     return args;
 }
 
-/* ---- SETATTR ------------------------------------------------------------------------------------- */
+/* ---- SETATTR --------------------------------------------------------------------------------- */
 
 static int issue_setattr(struct nfs_call *call, const struct shim_out *out)
 {
@@ -45,7 +46,7 @@ void nfs_op_setattr(struct nfs_op *op)
     nfs_op_call(op, issue_setattr, on_setattr);
 }
 
-/* ---- CREATE -------------------------------------------------------------------------------------- */
+/* ---- CREATE ---------------------------------------------------------------------------------- */
 
 static int issue_remove(struct nfs_call *call, const struct shim_out *out)
 {
@@ -132,9 +133,12 @@ static int issue_create(struct nfs_call *call, const struct shim_out *out)
         args.how.createhow3_u.g_obj_attributes.mode.set_mode3_u.mode = op->req->attr.mode & 07777;
     } else {
         /* A verifier of ours, so that the server knows a repetition from another's file. */
+        uint64_t verifier = loop_now(op->store->store.loop) ^ (uint64_t)getpid() << 32;
+
+        if (getrandom(&verifier, sizeof(verifier), 0) < 0)
+            verifier *= UINT64_C(0x9e3779b97f4a7c15);
         args.how.mode = EXCLUSIVE;
-        if (getrandom(args.how.createhow3_u.verf, sizeof(args.how.createhow3_u.verf), 0) < 0)
-            memcpy(args.how.createhow3_u.verf, &op, sizeof(op));
+        memcpy(args.how.createhow3_u.verf, &verifier, sizeof(args.how.createhow3_u.verf));
     }
     return shim_create(out, &args);
 }
@@ -167,7 +171,7 @@ void nfs_op_create(struct nfs_op *op)
     nfs_op_call(op, issue_create, on_create);
 }
 
-/* ---- REMOVE, RENAME, LINK ------------------------------------------------------------------------ */
+/* ---- REMOVE, RENAME, LINK -------------------------------------------------------------------- */
 
 static void on_remove(struct nfs_call *call, const void *reply, const struct blk_error *error)
 {

@@ -60,7 +60,7 @@ static void call(struct nfs_walk *walk, int (*issue)(struct nfs_call *, const st
     nfs_conn_call(walk->conn, &walk->call);
 }
 
-/* ---- Links --------------------------------------------------------------------------------------- */
+/* ---- Links ----------------------------------------------------------------------------------- */
 
 static int issue_readlink(struct nfs_call *nfs_call, const struct shim_out *out)
 {
@@ -114,7 +114,7 @@ static void on_readlink(struct nfs_call *nfs_call, const void *reply, const stru
         follow(walk, res->READLINK3res_u.resok.data);
 }
 
-/* ---- Steps --------------------------------------------------------------------------------------- */
+/* ---- Steps ----------------------------------------------------------------------------------- */
 
 /* The component is found: handle and attributes are there. */
 static void arrive(struct nfs_walk *walk)
