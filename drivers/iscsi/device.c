@@ -109,6 +109,7 @@ static void set_limits(struct lun *lun)
     struct blk_dev *dev = &lun->dev;
 
     dev->size = facts->blocks * facts->block_size;
+    dev->round_trip = lun->session.round_trip;
     dev->limits = (struct blk_limits){
         .align = facts->block_size,
         .mem_align = 1,

@@ -106,11 +106,13 @@ struct session {
     enum session_state state;
     struct blk_error error;
     char portal[SESSION_PORTAL_MAX]; /* "192.0.2.1:3260", the one in use */
+    uint64_t round_trip;             /* ns, the shortest of the first answers; 0: none yet */
 
     /* private to session.c and connect.c */
     struct iscsi_context *context;
     struct command *commands; /* sent and not done */
     unsigned writes;          /* of them */
+    unsigned timed;           /* answers */
     bool coming_up;           /* further addresses may be tried */
     bool closing;
     bool resolving;     /* `resolve` is at work, in whatever state */
@@ -141,6 +143,7 @@ struct command {
     struct command *next, **link;
     int status; /* of a parked one, see park() */
     bool parked;
+    uint64_t sent; /* ns */
 };
 
 void iscsi_session_start(struct session *session);

@@ -382,6 +382,21 @@ static void park(struct command *command, int status)
     session_break_off(session, &reason);
 }
 
+/* The commands of probing are small, and few are on their way. */
+#define TIMED_ANSWERS 8
+
+static void time_answer(struct session *session, const struct command *command)
+{
+    uint64_t took;
+
+    if (session->timed == TIMED_ANSWERS)
+        return;
+    session->timed++;
+    took = loop_now(session->loop) - command->sent;
+    if (session->round_trip == 0 || took < session->round_trip)
+        session->round_trip = took;
+}
+
 static void command_answered(struct iscsi_context *context, int status, void *data,
                              void *private_data)
 {
@@ -396,6 +411,7 @@ static void command_answered(struct iscsi_context *context, int status, void *da
             break_off_lost(session);
         return;
     }
+    time_answer(session, command);
     if (status != SCSI_STATUS_GOOD && is_write(command->task) && is_alive(session) &&
         (has_queued(session) || iscsi_out_queue_length(context) > 0))
         park(command, status);
@@ -411,6 +427,8 @@ void iscsi_session_send(struct session *session, struct command *command, struct
     command->session = session;
     command->task = task;
     command->parked = false;
+    if (session->timed < TIMED_ANSWERS)
+        command->sent = loop_now(session->loop);
     command->link = &session->commands;
     command->next = session->commands;
     if (command->next != NULL)

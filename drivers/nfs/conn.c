@@ -187,6 +187,21 @@ static void connection_lost(struct nfs_conn *conn, int hint)
 
 /* ---- Replies --------------------------------------------------------------------------------- */
 
+/* The calls of opening are small and alone on their way. */
+#define TIMED_REPLIES 8
+
+static void time_reply(struct nfs_conn *conn, const struct nfs_call *call)
+{
+    uint64_t took;
+
+    if (conn->timed == TIMED_REPLIES)
+        return;
+    conn->timed++;
+    took = loop_now(conn->loop) - call->issued;
+    if (conn->round_trip == 0 || took < conn->round_trip)
+        conn->round_trip = took;
+}
+
 static void on_reply(struct rpc_context *rpc, int status, void *data, void *opaque)
 {
     struct nfs_ticket *ticket = opaque;
@@ -199,6 +214,7 @@ static void on_reply(struct rpc_context *rpc, int status, void *data, void *opaq
     if (!call)
         return;
     if (status == RPC_STATUS_SUCCESS && !conn->doomed) {
+        time_reply(conn, call);
         calls_take(call);
         call->done(call, data, NULL);
         return;
@@ -249,6 +265,8 @@ static bool issue_waiting(struct nfs_conn *conn)
 
         calls_take(call);
         calls_add(&conn->sent, call);
+        if (conn->timed < TIMED_REPLIES)
+            call->issued = loop_now(conn->loop);
         out.opaque = ticket_new(conn, call);
         if (out.opaque && call->issue(call, &out) == 0) {
             any = true;

@@ -49,6 +49,7 @@ struct nfs_call {
     struct nfs_calls *list; /* NULL: not under way */
     struct nfs_ticket *ticket;
     enum nfs_refusal refusal;
+    uint64_t issued; /* ns */
 };
 
 enum nfs_conn_state {
@@ -71,6 +72,7 @@ struct nfs_conn {
     /* For the owner to read. */
     enum nfs_conn_state state;
     uint16_t source_port; /* once READY; below 1024: privileged */
+    uint64_t round_trip;  /* ns, the shortest of the first replies; 0: none yet */
 
     /* private */
     char address[64];
@@ -80,7 +82,8 @@ struct nfs_conn {
     bool in_library;         /* a library call is on the stack */
     bool doomed;             /* break (or, when stopping, stop) as soon as it has returned */
     bool stopping;
-    bool reported; /* broken() was called */
+    bool reported;  /* broken() was called */
+    unsigned timed; /* replies */
     struct blk_error error;
     struct nfs_calls waiting; /* not yet handed to the library */
     struct nfs_calls sent;

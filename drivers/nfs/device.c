@@ -48,6 +48,7 @@ static void opened_with(struct nfs_device *device, const struct nfs_handle *hand
     device->file_id = attr->fileid;
     device->used = attr->used;
     dev->size = attr->size;
+    dev->round_trip = device->session->nfsd.round_trip;
     dev->identity = make_identity(device); /* without it, nothing is compared */
     dev->caps = BLK_CAN_FUA;
     dev->limits = (struct blk_limits){

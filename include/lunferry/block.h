@@ -153,6 +153,7 @@ struct blk_dev {
     struct blk_limits limits;
     unsigned caps; /* enum blk_caps, probed once at open */
     bool writable;
+    uint64_t round_trip; /* ns, the shortest seen while opening; 0: nothing to go through */
     char *identity; /* equal for two devices that are the same thing, whatever the way to it (LUN
                        identification, file handle, device and inode number); NULL: not known.
                        The driver allocates it at open, the middle frees it */

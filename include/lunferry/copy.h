@@ -21,7 +21,8 @@ struct copy_job;
 struct copy_options {
     const struct url *source, *target; /* accepted by blk_check_url() */
     unsigned depth; /* slots per lane: chunks between the start of their read and the end of
-                            their write; 1 to COPY_MAX_DEPTH */
+                            their write; 1 to COPY_MAX_DEPTH; 0: from the round trips that were
+                            measured while opening */
     unsigned lanes; /* 1 to COPY_MAX_LANES; 1 with in_order */
     uint32_t chunk; /* bytes that one slot moves; a multiple of 4096, at most COPY_MAX_CHUNK */
     bool in_order;  /* a write starts when all before it are complete */
@@ -39,8 +40,6 @@ struct copy_options {
 #define COPY_MAX_LANES 64
 #define COPY_MAX_CHUNK (16u << 20)
 
-/* Measured (docs/performance.md): enough for 200 MiB/s over 20 ms, in 16 MiB of memory. */
-#define COPY_DEFAULT_DEPTH 32
 #define COPY_DEFAULT_CHUNK (512u << 10)
 
 enum copy_phase {
@@ -65,6 +64,7 @@ struct copy_result {
     struct blk_error error; /* which side, where, and what the server said */
     bool touched;           /* the target was written to, or may have been */
     uint64_t bytes;         /* copied */
+    unsigned depth;         /* slots per lane */
     uint64_t buffer_bytes;  /* lanes x slots x chunk: what the job allocated for data */
 };
 

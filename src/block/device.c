@@ -88,6 +88,7 @@ struct blk_dev *blk_clone(struct loop *loop, const struct blk_dev *origin, struc
     } else {
         struct blk_error error;
 
+        dev->middle->driverless = true;
         blk_opened(dev, blk_error_set(&error, ENOTSUP, "%s can be open only once", driver->name),
                    &error);
     }
@@ -133,16 +134,23 @@ void blk_task_done(struct blk_dev *dev, int status, const struct blk_error *erro
         blk_error_prefix(&dev->middle->task_error, "%s", dev->name);
 }
 
-static void start_task(struct blk_dev *dev, struct blk_task *task)
+/* False: the device was cancelled, and so is the task. */
+static bool start_task(struct blk_dev *dev, struct blk_task *task)
 {
-    assert(dev->middle->state == MIDDLE_OPEN && !dev->middle->task);
-    dev->middle->task = task;
-    dev->middle->task_ended = false;
+    struct blk_middle *middle = dev->middle;
+
+    assert((middle->state == MIDDLE_OPEN || middle->state == MIDDLE_CANCELLED) && !middle->task);
+    middle->task = task;
+    middle->task_ended = false;
+    if (middle->state == MIDDLE_CANCELLED)
+        end_task(dev, -ECANCELED, NULL);
+    return middle->state == MIDDLE_OPEN;
 }
 
 void blk_finish(struct blk_dev *dev, struct blk_task *task)
 {
-    start_task(dev, task);
+    if (!start_task(dev, task))
+        return;
     if (dev->driver->finish)
         dev->driver->finish(dev);
     else
@@ -153,7 +161,8 @@ void blk_resize(struct blk_dev *dev, uint64_t size, struct blk_task *task)
 {
     struct blk_error error;
 
-    start_task(dev, task);
+    if (!start_task(dev, task))
+        return;
     if (dev->driver->resize)
         dev->driver->resize(dev, size);
     else
@@ -182,7 +191,16 @@ void blk_cancel_all(struct blk_dev *dev)
     if (middle->state == MIDDLE_OPENING || middle->state == MIDDLE_OPEN)
         middle->state = MIDDLE_CANCELLED;
     cancel_waiting(dev);
-    dev->driver->cancel_all(dev);
+    if (!middle->driverless)
+        dev->driver->cancel_all(dev);
+}
+
+static void close_in_driver(struct blk_dev *dev)
+{
+    if (dev->middle->driverless)
+        blk_closed(dev);
+    else
+        dev->driver->close(dev);
 }
 
 void blk_close(struct blk_dev *dev, struct blk_task *task)
@@ -198,7 +216,7 @@ void blk_close(struct blk_dev *dev, struct blk_task *task)
         return; /* middle_tasks() goes on when the task has been reported */
     }
     middle->state = MIDDLE_CLOSING;
-    dev->driver->close(dev);
+    close_in_driver(dev);
 }
 
 void blk_closed(struct blk_dev *dev)
@@ -245,11 +263,11 @@ static void report_task(struct blk_dev *dev)
     task->error = middle->task_error;
     if (middle->state == MIDDLE_OPENING)
         middle->state = task->status == 0 ? MIDDLE_OPEN : MIDDLE_CANCELLED;
-    else if (middle->state == MIDDLE_CANCELLED && task->status == 0)
+    else if ((middle->state == MIDDLE_CANCELLED || closing) && task->status == 0)
         task->status = blk_error_set(&task->error, ECANCELED, "cancelled");
     task->done(task); /* may close the device, which only starts it */
     if (closing)
-        dev->driver->close(dev);
+        close_in_driver(dev);
 }
 
 void middle_tasks(struct blk_dev *dev)
@@ -277,6 +295,9 @@ void blk_describe(struct blk_dev *dev, struct blk_report *report)
     blk_report_fact(report, "request-limits", "longest requests", "read %s, write %s, %u at once",
                     units_size(text, dev->limits.max_read),
                     units_size(text2, dev->limits.max_write), dev->limits.max_depth);
+    if (dev->round_trip)
+        blk_report_fact(report, "round-trip", "round trip", "%.2f ms",
+                        (double)dev->round_trip / LOOP_MSECOND);
     if (dev->identity)
         blk_report_fact(report, "identity", "identity", "%s", dev->identity);
     if (dev->driver->describe)

@@ -23,7 +23,10 @@ static const struct argp_option options[] = {
      "--overwrite; never truncates)",
      1},
     {NULL, 0, NULL, 0, "How:", 2},
-    {NULL, 'm', "N", 0, "Keep up to N chunks in flight, from their read to their write (32)", 2},
+    {NULL, 'm', "N", 0,
+     "Keep up to N chunks in flight, from their read to their write (8 to 64, by the measured "
+     "round trip)",
+     2},
     {NULL, 'W', NULL, 0, "Let writes complete out of order (this is the default)", 2},
     {"in-order", OPT_IN_ORDER, NULL, 0,
      "Start each write when all before it are complete (slower; leaves the head of a LUN "
@@ -279,7 +282,6 @@ int cmd_copy(int argc, char **argv)
     struct copy_command command = {
         .options =
             {
-                .depth = COPY_DEFAULT_DEPTH,
                 .lanes = 1,
                 .chunk = COPY_DEFAULT_CHUNK,
                 .notice = notice,

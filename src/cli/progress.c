@@ -21,7 +21,7 @@ struct progress {
     const struct copy_job *job;
     struct loop_timer timer;
     bool terminal;
-    uint64_t started; /* when copying began */
+    uint64_t started;
     struct {
         uint64_t at, done;
     } samples[SAMPLES];
@@ -124,11 +124,8 @@ static void tick(struct loop_timer *timer)
     char text[256];
 
     copy_progress(progress->job, &now);
-    if (now.total > 0 && progress->started == 0)
-        progress->started = at;
     speed = sample(progress, at, now.done);
-    describe(text, sizeof(text), &now, speed,
-             progress->started ? rate(now.done, at - progress->started) : 0);
+    describe(text, sizeof(text), &now, speed, rate(now.done, at - progress->started));
     if (progress->terminal)
         draw(&now, text);
     else
@@ -150,6 +147,8 @@ struct progress *progress_start(struct loop *loop, const struct copy_job *job, b
     progress->job = job;
     progress->terminal = terminal;
     progress->timer.fire = tick;
+    progress->started = loop_now(loop);
+    sample(progress, progress->started, 0);
     loop_timer_set(loop, &progress->timer, loop_now(loop) + (terminal ? REDRAW / 4 : LINE_EVERY));
     return progress;
 }

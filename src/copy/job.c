@@ -83,6 +83,10 @@ static void target_done(struct target *target, int status)
         /* Do not wait for the other end to time out. */
         if (job->phase == COPY_OPENING && job->outstanding > 1)
             blk_cancel_all(job->source);
+    } else if (job->phase == COPY_FINISHING) {
+        /* Even when the job was stopped: it was too late for that. */
+        job->result.status = 0;
+        blk_error_clear(&job->result.error);
     }
     one_done(job);
 }
@@ -278,9 +282,34 @@ static void start_threads(struct copy_job *job)
     }
 }
 
+/*
+ * Enough chunks in flight to fill the path, and not many more: beyond that they only wait in queues
+ * of the libraries and the kernel, and cost CPU there. Measured with chunks of 512 KiB
+ * (docs/performance.md).
+ */
+static unsigned depth_for(uint64_t round_trip)
+{
+    if (round_trip < LOOP_MSECOND / 2)
+        return 8;
+    if (round_trip < 5 * LOOP_MSECOND)
+        return 16;
+    return round_trip < 50 * LOOP_MSECOND ? 32 : 64;
+}
+
+static void choose_depth(struct copy_job *job)
+{
+    uint64_t source = job->source->round_trip, target = job->targets[0].dev->round_trip;
+
+    if (job->options.depth == 0)
+        job->options.depth = depth_for(source > target ? source : target);
+    job->result.depth = job->options.depth;
+}
+
 static void copy(struct copy_job *job)
 {
     struct target *target = &job->targets[0];
+
+    choose_depth(job);
 
     plan_init(&job->shared.plan, job->source->size, tracker_granule(target->tracker),
               job->options.lanes);
@@ -375,7 +404,7 @@ struct copy_job *copy_start(struct loop *loop, const struct copy_options *option
 {
     struct copy_job *job = calloc(1, sizeof(*job));
 
-    assert(options->depth >= 1 && options->depth <= COPY_MAX_DEPTH);
+    assert(options->depth <= COPY_MAX_DEPTH);
     assert(options->lanes >= 1 && options->lanes <= COPY_MAX_LANES);
     assert(options->chunk >= 4096 && options->chunk % 4096 == 0 &&
            options->chunk <= COPY_MAX_CHUNK);
@@ -415,12 +444,18 @@ void copy_free(struct copy_job *job)
 
 /* ---- From outside ----------------------------------------------------------------------------- */
 
+/* When a lane has failed already, that is the reason. */
+static void interrupt(struct copy_job *job)
+{
+    if (!atomic_exchange(&job->shared.stopping, true))
+        fail_with(job, ECANCELED, "interrupted");
+}
+
 void copy_stop(struct copy_job *job)
 {
-    if (job->phase >= COPY_CLOSING || atomic_load(&job->shared.stopping))
+    if (job->phase >= COPY_CLOSING || job->drain.pending || atomic_load(&job->shared.aborting))
         return;
-    fail_with(job, ECANCELED, "interrupted");
-    atomic_store(&job->shared.stopping, true);
+    interrupt(job);
     job->targets[0].stopping = true;
     loop_timer_set(job->loop, &job->drain, loop_now(job->loop) + COPY_DRAIN);
     if (job->phase == COPY_COPYING)
@@ -433,8 +468,7 @@ void copy_abort(struct copy_job *job)
 {
     if (job->phase >= COPY_CLOSING || atomic_load(&job->shared.aborting))
         return;
-    fail_with(job, ECANCELED, "interrupted");
-    atomic_store(&job->shared.stopping, true);
+    interrupt(job);
     atomic_store(&job->shared.aborting, true);
     if (job->phase == COPY_COPYING) {
         kick_lanes(job);
