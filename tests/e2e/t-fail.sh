@@ -101,7 +101,7 @@ test_nfs_target_killed() {
     wait_status 3
     lab_nfs_start
     says "target: .*nfs://.*k.img.*connection"
-    says "the unfinished file is still there"
+    says "the temporary file is still there"
     [[ ! -e $LAB_NFS_DIR/k.img ]] || fail "a torn file has the final name"
     rm -f "$LAB_NFS_DIR"/.k.img.lunferry-*
 }
