@@ -7,6 +7,9 @@
 #include <string.h>
 
 static void set(struct blk_error *error, int code, enum blk_retry retry, const char *format,
+                va_list args) __attribute__((format(printf, 4, 0)));
+
+static void set(struct blk_error *error, int code, enum blk_retry retry, const char *format,
                 va_list args)
 {
     /* Through a buffer of its own: the arguments may point into error->text. */

@@ -51,6 +51,7 @@ struct blk_middle {
     int task_status;
     struct blk_error task_error;
     struct blk_task *close_task;
+    bool driverless; /* a clone that the driver cannot make, and was not asked for */
     bool closed;
 
     struct loop_call call;       /* runs middle_deliver() */

@@ -280,7 +280,11 @@ static void to_driver(struct blk_dev *dev, struct blk_req *req)
 {
     req->parent->pieces++;
     dev->middle->in_driver++;
-    dev->driver->submit(dev, req);
+    /* It may have been cancelled between two pieces of which one follows the other. */
+    if (dev->middle->state == MIDDLE_OPEN)
+        dev->driver->submit(dev, req);
+    else
+        blk_complete(req, -ECANCELED);
 }
 
 /* Makes and submits the next piece of a waiting request. False: it has to wait. */

@@ -53,10 +53,13 @@ static void free_slot(struct lane *lane, struct slot *slot)
 
 /* ---- Ending ----------------------------------------------------------------------------------- */
 
-/* The first error wins; the others only stop. */
+/* The first error wins; the others only stop. What was cancelled was cancelled for a reason, which
+ * somebody else reports. */
 static void fail(struct lane *lane, const struct blk_error *error, const char *side)
 {
-    if (lane->error.code == 0) {
+    bool follows = error->code == ECANCELED && atomic_load(&lane->shared->aborting);
+
+    if (lane->error.code == 0 && !follows) {
         lane->error = *error;
         blk_error_prefix(&lane->error, "%s", side);
     }

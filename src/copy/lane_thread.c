@@ -31,10 +31,16 @@ static void close_both(struct lane_thread *thread)
         thread->finished = true;
 }
 
-static void fail(struct lane_thread *thread, const struct blk_error *error)
+/* What was cancelled because another lane had failed is no error of this one. */
+static void fail(struct lane_thread *thread, const struct blk_error *error, const char *side)
 {
-    if (thread->lane.error.code == 0)
+    bool follows = error->code == ECANCELED && atomic_load(&thread->shared->stopping);
+
+    if (thread->lane.error.code == 0 && !follows) {
         thread->lane.error = *error;
+        if (side)
+            blk_error_prefix(&thread->lane.error, "%s", side);
+    }
     atomic_store(&thread->shared->stopping, true);
 }
 
@@ -52,7 +58,7 @@ static void opened(struct blk_task *task)
     struct blk_error error;
 
     if (task->status < 0)
-        fail(thread, &task->error);
+        fail(thread, &task->error, task == &thread->open_source ? "source" : "target");
     if (--thread->outstanding > 0)
         return;
     if (atomic_load(&thread->shared->stopping)) {
@@ -61,7 +67,7 @@ static void opened(struct blk_task *task)
     }
     if (lane_start(&thread->lane) < 0) {
         blk_error_set(&error, ENOMEM, "out of memory");
-        fail(thread, &error);
+        fail(thread, &error, NULL);
         close_both(thread);
     }
 }
@@ -78,7 +84,7 @@ static struct blk_dev *open_clone(struct lane_thread *thread, const struct blk_d
         thread->outstanding++;
     } else {
         blk_error_set(&error, ENOMEM, "out of memory");
-        fail(thread, &error);
+        fail(thread, &error, NULL);
     }
     return dev;
 }

@@ -49,7 +49,7 @@ static void refuse(struct target *target, int code, const char *format, ...)
 /* Goes on with the chain, unless it was cancelled meanwhile. */
 static void go_on(struct target *target, int status)
 {
-    if (target->stopping && status == 0)
+    if (target->stopping && status == 0 && !target->unstoppable)
         refuse(target, ECANCELED, "cancelled");
     else
         target->then(target, status);
@@ -264,14 +264,19 @@ static void temporary_opened(struct target *target, int status)
 
 static void temporary_made(struct target *target, int status)
 {
-    /* When the connection was lost, nobody knows whether it was made. */
-    target->touched = status == 0 || target->store_req.error.retry == BLK_LOST;
+    target->unstoppable = false;
+    /* When it was cancelled, or the connection was lost, nobody knows whether it was made. */
+    target->temporary_made = status == 0 || status == -ECANCELED ||
+                             target->store_req.error.retry == BLK_LOST;
+    target->touched = target->temporary_made;
     if (status < 0) {
         fail(target, &target->store_req.error);
         return;
     }
-    target->temporary_made = true;
-    open_device(target, target->temporary, temporary_opened);
+    if (target->stopping)
+        refuse(target, ECANCELED, "cancelled");
+    else
+        open_device(target, target->temporary, temporary_opened);
 }
 
 /* ".NAME.lunferry-0123abcd", with NAME cut so that it stays a legal name. */
@@ -318,6 +323,7 @@ void target_prepare(struct target *target)
             return;
         }
         target->store_req.attr.mode = target->exists ? target->old.mode : target->options->mode;
+        target->unstoppable = true;
         store_then(target, STORE_CREATE, target->temporary, NULL, temporary_made);
         return;
     }
@@ -326,7 +332,7 @@ void target_prepare(struct target *target)
         done(target, 0);
         return;
     }
-    target->head_len = min_u64(TARGET_HEAD, target->size);
+    target->head_len = target_head_len(target->size, tracker_granule(target->tracker));
     target->head = calloc(1, target->head_len);
     if (!target->head)
         refuse(target, ENOMEM, "out of memory");
@@ -338,11 +344,17 @@ void target_prepare(struct target *target)
 
 static void published(struct target *target, int status)
 {
-    /* It has its final name; that the temporary one could not be removed does not unmake that. */
+    /* It has its final name; that the temporary one could not be removed does not unmake that.
+     * target_close() tries once more. */
     target->temporary_made = status < 0;
-    if (status < 0)
-        target->options->notice(target->options->opaque, target->store_req.error.text);
     done(target, 0);
+}
+
+/* Gives the file its final name, which cannot be stopped any more. */
+static void give_name(struct target *target, enum store_op op, step_fn *then)
+{
+    target->unstoppable = true;
+    store_then(target, op, target->temporary, target->name, then);
 }
 
 static void renamed(struct target *target, int status)
@@ -357,8 +369,10 @@ static void renamed(struct target *target, int status)
 
 static void looked_up_again(struct target *target, int status)
 {
-    if (status == -ENOENT)
-        store_then(target, STORE_RENAME, target->temporary, target->name, renamed);
+    if (status == -ENOENT && target->stopping)
+        refuse(target, ECANCELED, "cancelled");
+    else if (status == -ENOENT)
+        give_name(target, STORE_RENAME, renamed);
     else if (status < 0)
         fail(target, &target->store_req.error);
     else
@@ -387,9 +401,9 @@ static void publish(struct target *target)
     if (!target->new_file)
         done(target, 0);
     else if (target->options->overwrite)
-        store_then(target, STORE_RENAME, target->temporary, target->name, renamed);
+        give_name(target, STORE_RENAME, renamed);
     else
-        store_then(target, STORE_LINK, target->temporary, target->name, linked);
+        give_name(target, STORE_LINK, linked);
 }
 
 static void finished(struct target *target, int status)
@@ -423,10 +437,12 @@ static void head_written(struct target *target, int status)
 
 void target_finish(struct target *target)
 {
-    if (target->head_len > 0)
+    if (target->head_len > 0) {
+        target->unstoppable = true;
         req_then(target, BLK_WRITE, head_written);
-    else
+    } else {
         finish_device(target);
+    }
 }
 
 /* ---- Close ------------------------------------------------------------------------------------ */
@@ -452,10 +468,10 @@ static void close_store(struct target *target)
 
 static void temporary_removed(struct target *target, int status)
 {
-    if (status < 0) {
+    if (status < 0 && status != -ENOENT) {
         char text[sizeof(target->error.text) + 80];
 
-        snprintf(text, sizeof(text), "%s; the unfinished file is still there",
+        snprintf(text, sizeof(text), "%s; the temporary file is still there",
                  target->store_req.error.text);
         target->options->notice(target->options->opaque, text);
     }

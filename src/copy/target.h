@@ -16,11 +16,19 @@
 
 #include <lunferry/copy.h>
 #include <lunferry/store.h>
+#include <lunferry/units.h>
 
 #include "occupied.h"
 #include "tracker.h"
 
 #define TARGET_HEAD (1u << 20)
+
+/* The length of the head of an image of `size` bytes: whole granules of its tracker, which would
+ * otherwise have to put one together from two lanes' parts. */
+static inline uint64_t target_head_len(uint64_t size, uint64_t granule)
+{
+    return min_u64(size, granule > TARGET_HEAD ? granule : TARGET_HEAD);
+}
 
 struct target {
     /* Set by the owner. */
@@ -47,8 +55,9 @@ struct target {
     struct store_attr old;
     const char *name; /* the final one, in url->path */
     char temporary[256];
-    bool temporary_made;
+    bool temporary_made; /* or may have been */
     bool stopping;
+    bool unstoppable; /* what comes of the step under way matters when stopping, too */
     struct occupied occupied;
     struct blk_task task;
     struct store_req store_req;
@@ -64,7 +73,8 @@ void target_open(struct target *target);
 void target_check(struct target *target, uint64_t size);
 /* Makes the temporary file, or blanks the head. */
 void target_prepare(struct target *target);
-/* After the lanes: the head, then the final name. */
+/* After the lanes: the head, then the final name. Ends with 0 when the target is complete, also when
+ * the job was stopped meanwhile. */
 void target_finish(struct target *target);
 /* Closes everything, after removing a temporary file that is still there. status is always 0. */
 void target_close(struct target *target);
