@@ -79,6 +79,9 @@ $(BUILD)/tests/relay: $(BUILD)/obj/tests/servers/relay.o
 	$(call say,LD)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^
 
+# Objects are kept, however they came to be made.
+.SECONDARY:
+
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 # What is missing on this machine is installed (or named, without the right to).

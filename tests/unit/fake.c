@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The world and its disks. */
+#include "fake_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lunferry/units.h>
+
+/* ---- The world -------------------------------------------------------------------------------- */
+
+void fake_broken(struct fake *fake, const char *condition, const char *file, int line)
+{
+    fprintf(stderr, "%s:%d: broken: %s\n", file, line, condition);
+    if (fake->explain)
+        fake->explain(fake->opaque);
+    /* cmocka's way out is a longjmp(), which must not leave another thread. */
+    if (fake->automatic)
+        abort();
+    _fail(file, line);
+}
+
+void fake_init(struct fake *fake)
+{
+    memset(fake, 0, sizeof(*fake));
+    fake->loop = loop_new_manual();
+    must(fake, fake->loop);
+}
+
+void fake_release(struct fake *fake)
+{
+    must(fake, fake->pending_count == 0);
+    loop_free(fake->loop);
+}
+
+void fake_settle(struct fake *fake)
+{
+    for (unsigned turns = 0; loop_turn(fake->loop, 0); turns++)
+        must(fake, turns < 10000);
+}
+
+int fake_outcome(struct fake *fake, const struct fake_op *op, struct blk_error *error)
+{
+    bool is_read = op->kind == FAKE_REQ && op->req->op == BLK_READ;
+
+    if (op->cancelled)
+        return -ECANCELED;
+    if (op->number != fake->fault.number || (fake->fault.code == 0 && !is_read))
+        return 0;
+    fake->faulted_store_op = op->kind == FAKE_STORE ? (int)op->store_req->op : -1;
+    atomic_store(&fake->fault_hit, true);
+    if (fake->fault.code == 0)
+        return 0;
+    return blk_error_set(error, fake->fault.code, "the fake says no");
+}
+
+void fake_cancel(struct fake *fake, const struct fake_dev *dev, const struct fake_store *store)
+{
+    for (unsigned i = 0; i < fake->pending_count; i++) {
+        struct fake_op *op = &fake->pending[i];
+
+        if (op->kind != FAKE_CLOSE && op->kind != FAKE_STORE_CLOSE &&
+            ((dev && op->dev == dev) || (store && op->store == store)))
+            op->cancelled = true;
+    }
+}
+
+static void complete(struct fake *fake, const struct fake_op *op)
+{
+    if (fake->before)
+        fake->before(fake, op);
+    if (op->dev)
+        fake_complete_device(fake, op);
+    else
+        fake_complete_store(fake, op);
+}
+
+void fake_add(struct fake *fake, struct fake_op *op)
+{
+    op->number = atomic_fetch_add_explicit(&fake->submitted, 1, memory_order_relaxed) + 1;
+    if (fake->automatic) {
+        complete(fake, op);
+        return;
+    }
+    must(fake, fake->pending_count < FAKE_MAX_PENDING);
+    fake->pending[fake->pending_count++] = *op;
+}
+
+void fake_complete(struct fake *fake, unsigned index)
+{
+    struct fake_op op = fake->pending[index];
+
+    must(fake, index < fake->pending_count);
+    fake->pending_count--;
+    memmove(&fake->pending[index], &fake->pending[index + 1],
+            (fake->pending_count - index) * sizeof(op));
+    complete(fake, &op);
+}
+
+void fake_finish(struct fake *fake)
+{
+    fake_settle(fake);
+    while (fake->pending_count > 0) {
+        fake_complete(fake, 0);
+        fake_settle(fake);
+    }
+}
+
+/* ---- Disks ------------------------------------------------------------------------------------ */
+
+static uint64_t compact_size(const struct fake_disk *disk)
+{
+    return fake_disk_index(disk, disk->size);
+}
+
+static void allocate(struct fake_disk *disk)
+{
+    disk->written = calloc(1, compact_size(disk) + 1);
+    disk->durable = calloc(1, compact_size(disk) + 1);
+    must(disk->fake, disk->written && disk->durable);
+}
+
+void fake_disk_init(struct fake_disk *disk, struct fake *fake, uint64_t size, uint64_t stride)
+{
+    memset(disk, 0, offsetof(struct fake_disk, log));
+    disk->log[0] = '\0'; /* all of it would take longer than many a job */
+    disk->fake = fake;
+    disk->size = size;
+    disk->stride = stride ? stride : UINT64_C(1) << 62;
+    disk->width = stride ? FAKE_WIDTH : disk->stride;
+    disk->epoch = FAKE_FIRST_EPOCH;
+    disk->limits = (struct blk_limits){
+        .align = 1,
+        .mem_align = 1,
+        .max_read = GIB,
+        .max_write = GIB,
+        .max_zero = GIB,
+        .max_depth = 64,
+    };
+    disk->ascending_from = UINT64_MAX;
+    allocate(disk);
+}
+
+void fake_disk_release(struct fake_disk *disk)
+{
+    free(disk->written);
+    free(disk->durable);
+    disk->written = disk->durable = NULL;
+}
+
+uint64_t fake_disk_index(const struct fake_disk *disk, uint64_t offset)
+{
+    return offset / disk->stride * disk->width + min_u64(offset % disk->stride, disk->width);
+}
+
+void fake_disk_fill(struct fake_disk *disk, uint32_t seed)
+{
+    for (uint64_t i = 0; i < compact_size(disk); i++)
+        disk->written[i] = (unsigned char)((((uint32_t)i + seed) * 2654435761u >> 23) | 1);
+    memcpy(disk->durable, disk->written, compact_size(disk));
+}
+
+void fake_disk_copy(struct fake_disk *disk, const struct fake_disk *from)
+{
+    memcpy(disk->written, from->durable, compact_size(disk));
+    memcpy(disk->durable, from->durable, compact_size(disk));
+}
+
+void fake_disk_restart(struct fake_disk *disk)
+{
+    memcpy(disk->written, disk->durable, compact_size(disk));
+    disk->epoch++;
+}
+
+void fake_disk_resize(struct fake_disk *disk, uint64_t size)
+{
+    struct fake_disk old = *disk;
+    uint64_t kept = min_u64(size, disk->size);
+
+    disk->size = size;
+    allocate(disk);
+    memcpy(disk->written, old.written, fake_disk_index(disk, kept));
+    memcpy(disk->durable, old.durable, fake_disk_index(disk, kept));
+    fake_disk_release(&old);
+}
+
+bool fake_disk_holds(const struct fake_disk *disk, const struct fake_disk *source, uint64_t from,
+                     uint64_t to)
+{
+    uint64_t first = fake_disk_index(source, from), end = fake_disk_index(source, to);
+
+    return disk->size >= to &&
+           memcmp(disk->durable + first, source->durable + first, end - first) == 0;
+}
+
+bool fake_disk_resembles(const struct fake_disk *disk, const struct fake_disk *source,
+                         uint64_t from, uint64_t to)
+{
+    uint64_t end = fake_disk_index(source, to);
+
+    /* Eight bytes agree by chance less than once in 2^50. */
+    for (uint64_t i = fake_disk_index(source, from); i + 8 <= end; i += 8) {
+        if (memcmp(disk->written + i, source->durable + i, 8) == 0 ||
+            memcmp(disk->durable + i, source->durable + i, 8) == 0)
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A world of disks and directories without any server, in which the test decides what happens when.
+ *
+ * Whatever a device or a directory is asked to do (open, a piece of a request, a store operation,
+ * resize, close) becomes a pending operation. Nothing moves until the test completes one of them, any
+ * one, with fake_complete(); the operation takes effect at that moment. Faults are given by number:
+ * operations count up from 1 in the order in which they were submitted.
+ *
+ * A disk has what was written and what is durable. A FLUSH makes durable what the same device (the
+ * same clone) was told to be written before the FLUSH was submitted; a restart throws the rest away
+ * and begins a new epoch. A disk may be thin: only some bytes of each `stride` exist, so that jobs of
+ * many megabytes run in microseconds.
+ *
+ * The drivers check what they are promised (alignment, limits, ranges, depth, no overlapping writes,
+ * nothing after a cancel), and fail the test.
+ *
+ * Schemes: "fake" (a disk; no resize), "single" (the same, cannot be cloned), "fakefs" (a
+ * directory of files). fake_dev.c stands in for src/block/registry.c and knows the real drivers too.
+ */
+#ifndef LUNFERRY_TEST_FAKE_H
+#define LUNFERRY_TEST_FAKE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include <lunferry/driver.h>
+
+#define FAKE_MAX_PENDING 256
+#define FAKE_WIDTH       16
+#define FAKE_MAX_FILES   8
+#define FAKE_FIRST_EPOCH UINT64_C(100)
+
+enum fake_kind {
+    FAKE_OPEN, /* or clone */
+    FAKE_CLOSE,
+    FAKE_RESIZE,
+    FAKE_REQ,
+    FAKE_STORE_OPEN,
+    FAKE_STORE_CLOSE,
+    FAKE_STORE,
+};
+
+struct fake_op {
+    enum fake_kind kind;
+    unsigned number;
+    struct fake_dev *dev; /* OPEN, CLOSE, RESIZE, REQ */
+    struct blk_req *req;
+    uint64_t size;            /* RESIZE */
+    uint64_t covers;          /* FLUSH: how many of the device's writes had completed */
+    struct fake_store *store; /* the others */
+    struct store_req *store_req;
+    bool cancelled;
+};
+
+/* A disk's own bytes, or a file's. Limits and caps are those of the devices that open it. */
+struct fake_disk {
+    struct fake *fake;
+    uint64_t size;
+    uint64_t stride, width; /* of each `stride` bytes the first `width` exist */
+    unsigned char *written, *durable;
+    atomic_ullong epoch;
+    struct blk_limits limits;
+    unsigned caps;
+    bool write_through; /* every write is durable when done */
+    const char *identity;
+    uint64_t round_trip;
+    atomic_uint open; /* devices */
+    /* For jobs that write in order: the chunk's size. 0: not checked. */
+    uint32_t in_order;
+    /* WRITEs at or after this offset have to be submitted in the order of their offsets.
+     * UINT64_MAX: not checked. */
+    uint64_t ascending_from;
+    uint64_t next_write;   /* where the last of these ended */
+    uint64_t bytes_asked;  /* for by READs, added up */
+    uint64_t bytes_landed; /* by WRITEs, added up */
+    bool logging;
+    char log[8192]; /* "WRITE 0+4096 FUA\n"...: what the drivers were given, in that order */
+};
+
+struct fake_file {
+    char name[256]; /* "": free */
+    struct fake_disk *disk;
+    struct store_attr attr;
+};
+
+struct fake_fs {
+    struct fake *fake;
+    struct fake_file files[FAKE_MAX_FILES];
+    struct fake_disk like;      /* new files get its limits and caps */
+    uint64_t thin;              /* the stride of new files; 0: every byte exists */
+    int refuse[STORE_LIST + 1]; /* an errno with which this operation always fails; 0: it works */
+    unsigned open;              /* stores */
+    char log[4096];             /* "RENAME (temporary) image\n"... */
+};
+
+/* An endpoint. Drivers find it through the address of its URL. */
+struct fake_end {
+    struct url url;
+    char scheme[16], path[320], text[340];
+    struct fake_disk *disk;
+    struct fake_fs *fs;
+};
+
+struct fake_fault {
+    unsigned number;     /* the operation that fails; 0: none */
+    int code;            /* errno; 0: a READ that comes short by a byte instead */
+    bool applies;        /* a request takes effect although it fails */
+    uint64_t bad_offset; /* told with the failure; 0: not told */
+};
+
+struct fake {
+    struct loop *loop;
+    bool automatic; /* everything completes at once, in any thread; faults work, orders do not */
+    struct fake_op pending[FAKE_MAX_PENDING]; /* in the order of submission */
+    unsigned pending_count;
+    atomic_uint submitted;
+    struct fake_fault fault;
+    atomic_bool fault_hit;
+    int faulted_store_op;   /* which enum store_op was hit; -1: something else was */
+    bool cancel_applies;    /* what is cancelled takes effect all the same */
+    /* Called before an operation is completed; may be NULL. */
+    void (*before)(struct fake *fake, const struct fake_op *op);
+    /* Prints what led to a failure; may be NULL. */
+    void (*explain)(void *opaque);
+    void *opaque;
+};
+
+#define must(fake, condition)                                                                      \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            fake_broken(fake, #condition, __FILE__, __LINE__);                                     \
+    } while (0)
+
+void fake_broken(struct fake *fake, const char *condition, const char *file, int line);
+
+/* A manual loop and nothing in it. */
+void fake_init(struct fake *fake);
+/* Nothing may be pending. */
+void fake_release(struct fake *fake);
+
+/* Turns the loop until nothing happens any more. */
+void fake_settle(struct fake *fake);
+/* Completes pending[index]; the loop is not turned. */
+void fake_complete(struct fake *fake, unsigned index);
+/* Completes everything, oldest first, until nothing is pending. */
+void fake_finish(struct fake *fake);
+
+/* ---- Disks ------------------------------------------------------------------------------------ */
+
+/* Zeros; limits that never split, capable of nothing. With a stride that is not 0 the disk is thin:
+ * only FAKE_WIDTH bytes at every multiple of the stride exist. */
+void fake_disk_init(struct fake_disk *disk, struct fake *fake, uint64_t size, uint64_t stride);
+void fake_disk_release(struct fake_disk *disk);
+/* Bytes that are never zero and differ from place to place and from seed to seed; durable. */
+void fake_disk_fill(struct fake_disk *disk, uint32_t seed);
+/* The same bytes as a disk of the same size; durable. */
+void fake_disk_copy(struct fake_disk *disk, const struct fake_disk *from);
+void fake_disk_restart(struct fake_disk *disk);
+/* Does this disk have in [from, to), durably, what `source` has? */
+bool fake_disk_holds(const struct fake_disk *disk, const struct fake_disk *source, uint64_t from,
+                     uint64_t to);
+/* Is there any place in [from, to) where this disk, durably or not, has what `source` has? */
+bool fake_disk_resembles(const struct fake_disk *disk, const struct fake_disk *source,
+                         uint64_t from, uint64_t to);
+/* The compact index of a byte that exists, for looking into written and durable. */
+uint64_t fake_disk_index(const struct fake_disk *disk, uint64_t offset);
+
+void fake_end_disk(struct fake_end *end, struct fake_disk *disk, const char *scheme,
+                   const char *name);
+
+/* ---- Directories ------------------------------------------------------------------------------ */
+
+void fake_fs_init(struct fake_fs *fs, struct fake *fake);
+void fake_fs_release(struct fake_fs *fs);
+/* Without any operation: somebody else did it. */
+struct fake_file *fake_fs_find(struct fake_fs *fs, const char *name);
+struct fake_file *fake_fs_make(struct fake_fs *fs, const char *name, uint64_t size);
+/* The file whose name is made up: a temporary one. NULL: none. */
+struct fake_file *fake_fs_temporary(struct fake_fs *fs);
+
+void fake_end_file(struct fake_end *end, struct fake_fs *fs, const char *name);
+
+#endif

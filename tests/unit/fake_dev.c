@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The devices on the disks of the fake world, and the registry that knows them. */
+#include "fake_private.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lunferry/units.h>
+
+/* The next run of bytes that exist, from *offset on, before `end`. 0: there is none. */
+static uint64_t next_run(const struct fake_disk *disk, uint64_t *offset, uint64_t end)
+{
+    uint64_t within = *offset % disk->stride;
+
+    if (within >= disk->width) {
+        *offset += disk->stride - within;
+        within = 0;
+    }
+    return *offset >= end ? 0 : min_u64(disk->width - within, end - *offset);
+}
+
+/* What a device was told to be written and no FLUSH has covered. */
+struct landing {
+    uint64_t offset, len, number, epoch;
+};
+
+struct fake_dev {
+    struct blk_dev dev;
+    struct fake *fake;
+    struct fake_disk *disk; /* NULL: there is no such file */
+    enum { DEV_OPENING, DEV_OPEN, DEV_CANCELLED, DEV_CLOSING } state;
+    bool counted; /* in disk->open */
+    unsigned in_flight;
+    uint64_t landed; /* WRITEs and ZEROs that have completed */
+    struct landing *landings;
+    size_t landing_count, landing_capacity;
+};
+
+static struct fake_dev *fake_of(struct blk_dev *dev)
+{
+    return (struct fake_dev *)dev;
+}
+
+static struct fake_end *end_of(const struct url *url)
+{
+    return container_of((uintptr_t)url, struct fake_end, url);
+}
+
+static void open_on(struct blk_dev *dev, struct fake *fake, struct fake_disk *disk)
+{
+    struct fake_dev *fake_dev = fake_of(dev);
+    struct fake_op op = {.kind = FAKE_OPEN, .dev = fake_dev};
+
+    fake_dev->fake = fake;
+    fake_dev->disk = disk;
+    fake_add(fake, &op);
+}
+
+static void fake_open(struct blk_dev *dev, const struct blk_open_args *args)
+{
+    struct fake_end *end = end_of(args->url);
+    struct fake_file *file;
+
+    if (end->disk) {
+        open_on(dev, end->disk->fake, end->disk);
+        return;
+    }
+    if (args->store)
+        must(end->fs->fake, ((struct fake_store *)args->store)->fs == end->fs);
+    file = fake_fs_find(end->fs, args->store ? args->name : strrchr(end->path, '/') + 1);
+    open_on(dev, end->fs->fake, file ? file->disk : NULL);
+}
+
+static void fake_clone(struct blk_dev *dev, const struct blk_dev *origin)
+{
+    const struct fake_dev *from = (const struct fake_dev *)origin;
+
+    open_on(dev, from->fake, from->disk);
+}
+
+static void fake_close(struct blk_dev *dev)
+{
+    struct fake_dev *fake_dev = fake_of(dev);
+    struct fake_op op = {.kind = FAKE_CLOSE, .dev = fake_dev};
+
+    must(fake_dev->fake, fake_dev->in_flight == 0 && fake_dev->state != DEV_CLOSING);
+    fake_dev->state = DEV_CLOSING;
+    fake_add(fake_dev->fake, &op);
+}
+
+static void fake_resize(struct blk_dev *dev, uint64_t size)
+{
+    struct fake_dev *fake_dev = fake_of(dev);
+    struct fake_op op = {.kind = FAKE_RESIZE, .dev = fake_dev, .size = size};
+
+    must(fake_dev->fake, fake_dev->state == DEV_OPEN);
+    fake_add(fake_dev->fake, &op);
+}
+
+static void fake_cancel_all(struct blk_dev *dev)
+{
+    struct fake_dev *fake_dev = fake_of(dev);
+
+    must(fake_dev->fake, fake_dev->state != DEV_CLOSING);
+    fake_dev->state = DEV_CANCELLED;
+    fake_cancel(fake_dev->fake, fake_dev, NULL);
+}
+
+/* ---- What drivers are promised ---------------------------------------------------------------- */
+
+static void log_request(struct fake_disk *disk, const struct blk_req *req)
+{
+    static const char *const names[] = {"READ", "WRITE", "ZERO", "FLUSH", "EXTENTS"};
+    size_t at = strlen(disk->log);
+
+    if (!disk->logging)
+        return;
+    if (req->op == BLK_FLUSH)
+        snprintf(disk->log + at, sizeof(disk->log) - at, "FLUSH\n");
+    else
+        snprintf(disk->log + at, sizeof(disk->log) - at, "%s %" PRIu64 "+%" PRIu64 "%s%s\n",
+                 names[req->op], req->offset, req->len, req->flags & BLK_FUA ? " FUA" : "",
+                 req->flags & BLK_MAY_UNMAP ? " UNMAP" : "");
+}
+
+static void check_buffers(const struct fake_dev *dev, const struct blk_req *req)
+{
+    uint64_t sum = 0;
+
+    for (int i = 0; i < req->iovcnt; i++) {
+        must(dev->fake, (uintptr_t)req->iov[i].iov_base % dev->dev.limits.mem_align == 0);
+        sum += req->iov[i].iov_len;
+    }
+    must(dev->fake, sum == (req->op == BLK_READ || req->op == BLK_WRITE ? req->len : 0));
+}
+
+static void check_range(const struct fake_dev *dev, const struct blk_req *req)
+{
+    const struct blk_limits *limits = &dev->dev.limits;
+    uint64_t end = req->offset + req->len;
+    uint64_t max = req->op == BLK_READ    ? limits->max_read
+                   : req->op == BLK_WRITE ? limits->max_write
+                                          : limits->max_zero;
+
+    must(dev->fake, req->len > 0 && req->len <= dev->dev.size && end <= dev->dev.size);
+    if (req->op == BLK_EXTENTS)
+        return;
+    must(dev->fake, req->len <= max);
+    must(dev->fake, req->offset % limits->align == 0);
+    must(dev->fake, req->len % limits->align == 0 || end == dev->dev.size);
+    check_buffers(dev, req);
+}
+
+static bool is_writing(const struct blk_req *req)
+{
+    return req->op == BLK_WRITE || req->op == BLK_ZERO;
+}
+
+/* No other write that overlaps this one (a READ may share a block with one), and the order that was
+ * asked for. Other threads' requests are not looked at. */
+static void check_others(struct fake_dev *dev, const struct blk_req *req)
+{
+    struct fake_disk *disk = dev->disk;
+
+    for (unsigned i = 0; i < dev->fake->pending_count && is_writing(req); i++) {
+        const struct fake_op *op = &dev->fake->pending[i];
+
+        if (op->kind == FAKE_REQ && op->dev->disk == disk && is_writing(op->req))
+            must(dev->fake, req->offset + req->len <= op->req->offset ||
+                                op->req->offset + op->req->len <= req->offset);
+    }
+    if (req->op == BLK_READ)
+        disk->bytes_asked += req->len;
+    if (req->op != BLK_WRITE)
+        return;
+    if (disk->in_order)
+        must(dev->fake, disk->bytes_landed >= req->offset - req->offset % disk->in_order);
+    if (req->offset >= disk->ascending_from) {
+        must(dev->fake, req->offset >= disk->next_write);
+        disk->next_write = req->offset + req->len;
+    }
+}
+
+static void fake_submit(struct blk_dev *blk_dev, struct blk_req *req)
+{
+    struct fake_dev *dev = fake_of(blk_dev);
+    struct fake_op op = {
+        .kind = FAKE_REQ,
+        .dev = dev,
+        .req = req,
+        .covers = dev->landed,
+    };
+
+    must(dev->fake, dev->state == DEV_OPEN);
+    must(dev->fake, ++dev->in_flight <= blk_dev->limits.max_depth);
+    if (req->op != BLK_FLUSH)
+        check_range(dev, req);
+    must(dev->fake, blk_dev->writable || !is_writing(req));
+    must(dev->fake, req->op != BLK_ZERO || (blk_dev->caps & BLK_CAN_ZERO));
+    must(dev->fake, req->op != BLK_EXTENTS || (blk_dev->caps & BLK_CAN_EXTENTS));
+    must(dev->fake, !(req->flags & BLK_FUA) || (blk_dev->caps & BLK_CAN_FUA));
+    if (!dev->fake->automatic && req->op != BLK_FLUSH)
+        check_others(dev, req);
+    log_request(dev->disk, req);
+    fake_add(dev->fake, &op);
+}
+
+/* ---- Completing ------------------------------------------------------------------------------- */
+
+static void complete_open(struct fake *fake, const struct fake_op *op)
+{
+    struct fake_dev *dev = op->dev;
+    struct fake_disk *disk = dev->disk;
+    struct blk_error error;
+    int status = fake_outcome(fake, op, &error);
+
+    if (status == -ECANCELED && fake->cancel_applies)
+        status = 0;
+    if (status == 0 && !disk)
+        status = blk_error_set(&error, ENOENT, "there is no such file");
+    if (status < 0) {
+        blk_opened(&dev->dev, status, status == -ECANCELED ? NULL : &error);
+        return;
+    }
+    dev->counted = true;
+    disk->open++;
+    dev->dev.size = disk->size;
+    dev->dev.limits = disk->limits;
+    dev->dev.caps = disk->caps;
+    dev->dev.round_trip = disk->round_trip;
+    dev->dev.identity = disk->identity ? strdup(disk->identity) : NULL;
+    if (dev->state == DEV_OPENING)
+        dev->state = DEV_OPEN;
+    blk_opened(&dev->dev, 0, NULL);
+}
+
+static void complete_close(const struct fake_op *op)
+{
+    struct fake_dev *dev = op->dev;
+
+    if (dev->counted)
+        dev->disk->open--;
+    free(dev->landings);
+    blk_closed(&dev->dev);
+}
+
+static void complete_resize(struct fake *fake, const struct fake_op *op)
+{
+    struct blk_error error;
+    int status = fake_outcome(fake, op, &error);
+
+    if (status == 0) {
+        fake_disk_resize(op->dev->disk, op->size);
+        op->dev->dev.size = op->size;
+    }
+    blk_task_done(&op->dev->dev, status, status == -ECANCELED ? NULL : &error);
+}
+
+static void add_landing(struct fake_dev *dev, const struct blk_req *req)
+{
+    if (dev->landing_count == dev->landing_capacity) {
+        dev->landing_capacity = 2 * dev->landing_capacity + 16;
+        dev->landings = realloc(dev->landings, dev->landing_capacity * sizeof(*dev->landings));
+        must(dev->fake, dev->landings);
+    }
+    dev->landings[dev->landing_count++] = (struct landing){
+        .offset = req->offset,
+        .len = req->len,
+        .number = dev->landed,
+        .epoch = dev->disk->epoch,
+    };
+}
+
+static void make_durable(struct fake_disk *disk, uint64_t offset, uint64_t len)
+{
+    uint64_t first = fake_disk_index(disk, offset), end = fake_disk_index(disk, offset + len);
+
+    memcpy(disk->durable + first, disk->written + first, end - first);
+}
+
+static void land(struct fake_dev *dev, struct blk_req *req)
+{
+    struct fake_disk *disk = dev->disk;
+    uint64_t end = req->offset + req->len, run;
+
+    for (uint64_t at = req->offset; (run = next_run(disk, &at, end)) > 0; at += run) {
+        unsigned char *to = disk->written + fake_disk_index(disk, at);
+
+        if (req->op == BLK_WRITE)
+            blk_iov_to(req, at - req->offset, to, run);
+        else
+            memset(to, 0, run);
+    }
+    dev->landed++;
+    if (req->op == BLK_WRITE && !dev->fake->automatic)
+        disk->bytes_landed += req->len;
+    req->durable = disk->write_through || (req->flags & BLK_FUA);
+    if (req->durable)
+        make_durable(disk, req->offset, req->len);
+    else
+        add_landing(dev, req);
+    req->epoch = disk->epoch;
+}
+
+static void fetch(const struct fake_dev *dev, struct blk_req *req)
+{
+    uint64_t end = req->offset + req->len, run;
+
+    for (uint64_t at = req->offset; (run = next_run(dev->disk, &at, end)) > 0; at += run)
+        blk_iov_from(req, at - req->offset, dev->disk->written + fake_disk_index(dev->disk, at),
+                     run);
+}
+
+static void flush(struct fake_dev *dev, const struct fake_op *op)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < dev->landing_count; i++) {
+        const struct landing *landing = &dev->landings[i];
+
+        if (landing->number > op->covers)
+            dev->landings[kept++] = *landing;
+        else if (landing->epoch == dev->disk->epoch)
+            make_durable(dev->disk, landing->offset, landing->len);
+    }
+    dev->landing_count = kept;
+    op->req->epoch = dev->disk->epoch;
+}
+
+static void answer_extents(struct blk_req *req)
+{
+    req->extents->list[0] = (struct blk_extent){
+        .offset = req->offset,
+        .len = req->len,
+        .kind = BLK_UNALLOCATED,
+        .host_offset = BLK_NO_OFFSET,
+    };
+    req->extents->count = 1;
+}
+
+static void complete_req(struct fake *fake, const struct fake_op *op)
+{
+    struct fake_dev *dev = op->dev;
+    struct blk_req *req = op->req;
+    int status = fake_outcome(fake, op, &req->error);
+    bool applies = status == 0 || (op->cancelled ? fake->cancel_applies : fake->fault.applies);
+
+    dev->in_flight--;
+    if (applies && is_writing(req))
+        land(dev, req);
+    else if (applies && req->op == BLK_FLUSH)
+        flush(dev, op);
+    else if (status == 0 && req->op == BLK_READ)
+        fetch(dev, req);
+    else if (status == 0)
+        answer_extents(req);
+    if (status == 0 && req->op == BLK_READ && op->number == fake->fault.number)
+        req->got = req->len - 1;
+    if (status < 0 && !op->cancelled && fake->fault.bad_offset)
+        req->bad_offset = fake->fault.bad_offset;
+    blk_complete(req, status);
+}
+
+void fake_complete_device(struct fake *fake, const struct fake_op *op)
+{
+    switch (op->kind) {
+    case FAKE_OPEN:
+        complete_open(fake, op);
+        break;
+    case FAKE_CLOSE:
+        complete_close(op);
+        break;
+    case FAKE_RESIZE:
+        complete_resize(fake, op);
+        break;
+    default:
+        complete_req(fake, op);
+        break;
+    }
+}
+
+/* ---- The drivers ------------------------------------------------------------------------------ */
+
+static void set_end(struct fake_end *end, const char *scheme, const char *path)
+{
+    memset(end, 0, sizeof(*end));
+    snprintf(end->scheme, sizeof(end->scheme), "%s", scheme);
+    snprintf(end->path, sizeof(end->path), "%s", path);
+    snprintf(end->text, sizeof(end->text), "%s:%s", scheme, path);
+    end->url.scheme = end->scheme;
+    end->url.path = end->path;
+    end->url.text = end->text;
+}
+
+void fake_end_disk(struct fake_end *end, struct fake_disk *disk, const char *scheme,
+                   const char *name)
+{
+    set_end(end, scheme, name);
+    end->disk = disk;
+}
+
+void fake_end_file(struct fake_end *end, struct fake_fs *fs, const char *name)
+{
+    char path[300];
+
+    snprintf(path, sizeof(path), "/dir/%s", name);
+    set_end(end, "fakefs", path);
+    end->fs = fs;
+}
+
+#define HOOKS                                                                                      \
+    .name = "fake", .dev_size = sizeof(struct fake_dev), .open = fake_open, .close = fake_close,   \
+    .submit = fake_submit, .cancel_all = fake_cancel_all
+
+static const struct blk_driver fake_driver = {HOOKS, .scheme = "fake", .syntax = "fake:NAME",
+                                              .clone = fake_clone};
+
+static const struct blk_driver single_driver = {HOOKS, .scheme = "single", .syntax = "single:NAME"};
+
+static const struct blk_driver fakefs_driver = {
+    HOOKS,
+    .scheme = "fakefs",
+    .syntax = "fakefs:/DIR/NAME",
+    .clone = fake_clone,
+    .resize = fake_resize,
+    .store = &fake_store_driver,
+};
+
+extern const struct blk_driver iscsi_driver, nfs_driver, file_driver, null_driver, ram_driver,
+    random_driver;
+
+/* The real ones too, because this file is linked into the tests of the real ones as well. */
+static const struct blk_driver *const drivers[] = {
+    &fake_driver, &single_driver, &fakefs_driver, &iscsi_driver,  &nfs_driver,
+    &file_driver, &null_driver,   &ram_driver,    &random_driver,
+};
+
+const struct blk_driver *const *blk_drivers(size_t *count)
+{
+    *count = sizeof(drivers) / sizeof(drivers[0]);
+    return drivers;
+}
+
+const struct blk_driver *blk_driver_find(const char *scheme)
+{
+    for (size_t i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++) {
+        if (strcmp(drivers[i]->scheme, scheme) == 0)
+            return drivers[i];
+    }
+    return NULL;
+}
