@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -194,6 +195,20 @@ static void set_limits(struct blk_dev *dev, bool is_block)
     };
 }
 
+/* The same file by whatever name: a hard link, a symbolic link, another device node. */
+static char *make_identity(int fd)
+{
+    struct stat st;
+    char *identity;
+
+    if (fstat(fd, &st) < 0 ||
+        (S_ISBLK(st.st_mode)
+             ? asprintf(&identity, "block device %jx", (uintmax_t)st.st_rdev)
+             : asprintf(&identity, "file %jx:%jx", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino)) < 0)
+        return NULL; /* then nothing is compared */
+    return identity;
+}
+
 static void open_done(struct loop_work *work)
 {
     struct file_dev *file = file_of_work(work);
@@ -201,6 +216,8 @@ static void open_done(struct loop_work *work)
     free(file->path);
     file->path = NULL;
     set_limits(&file->dev, file->is_block);
+    if (file->result == 0)
+        file->dev.identity = make_identity(file->fd);
     if (atomic_load(&file->cancelled))
         blk_opened(&file->dev, -ECANCELED, NULL);
     else

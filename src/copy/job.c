@@ -27,7 +27,7 @@ struct copy_job {
     struct blk_task source_task;
     struct target targets[1];
 
-    unsigned char *start; /* of the source, for the look at its partition table */
+    unsigned char *start; /* of the source */
     struct iovec start_iov;
     struct blk_req start_req;
 
@@ -87,6 +87,7 @@ static void target_done(struct target *target, int status)
         /* Even when the job was stopped: it was too late for that. */
         job->result.status = 0;
         blk_error_clear(&job->result.error);
+        atomic_fetch_add(&job->shared.done, target->head_len);
     }
     one_done(job);
 }
@@ -129,43 +130,54 @@ static void open_both(struct copy_job *job)
 
 /* ---- Checking --------------------------------------------------------------------------------- */
 
+static void warn_of_sectors(const struct copy_job *job, uint64_t len)
+{
+    const struct blk_dev *target = job->targets[0].dev;
+    unsigned sector = sectors_of_table(job->start, min_u64(len, SECTORS_LOOK));
+    char text[300];
+
+    if (sector == 0 || sector == target->limits.align || target->limits.align < 512)
+        return;
+    snprintf(text, sizeof(text),
+             "the image has a partition table for %u-byte sectors, %s has %" PRIu32
+             "-byte blocks: the partitions will not be recognised there",
+             sector, target->name, target->limits.align);
+    job->options.notice(job->options.opaque, text);
+}
+
 static void start_read(struct blk_req *req)
 {
     struct copy_job *job = req->opaque;
-    unsigned target_sector = job->targets[0].dev->limits.align;
-    unsigned sector = req->status < 0 ? 0 : sectors_of_table(job->start, req->got);
 
     if (req->status < 0)
         fail(job, &req->error, "source");
-    if (sector != 0 && sector != target_sector) {
-        char text[300];
-
-        snprintf(text, sizeof(text),
-                 "the image has a partition table for %u-byte sectors, %s has %u-byte blocks: the "
-                 "partitions will not be recognised there",
-                 sector, job->targets[0].dev->name, target_sector);
-        job->options.notice(job->options.opaque, text);
-    }
-    free(job->start);
+    else if (req->got < req->len)
+        fail_with(job, EIO, "source: it ended while its start was read");
+    else
+        warn_of_sectors(job, req->len);
+    job->targets[0].head = job->start; /* freed with the target, whether it wants it or not */
     job->start = NULL;
     one_done(job);
 }
 
-static void look_at_start(struct copy_job *job)
+/* The head of a target in place, and what tells for which sector size an image was made. */
+static void read_start(struct copy_job *job)
 {
     const struct target *target = &job->targets[0];
+    uint64_t len = target->head_len > SECTORS_LOOK ? target->head_len : SECTORS_LOOK;
 
-    if (!target->dev || !(target->dev->caps & BLK_BARE) || target->dev->limits.align < 512)
+    if (target->head_len == 0 && (!target->dev || !(target->dev->caps & BLK_BARE)))
         return;
-    job->start = calloc(1, SECTORS_LOOK);
+    len = min_u64(len, job->source->size);
+    job->start = malloc(len);
     if (!job->start) {
         fail_with(job, ENOMEM, "out of memory");
         return;
     }
-    job->start_iov = (struct iovec){job->start, min_u64(SECTORS_LOOK, job->source->size)};
+    job->start_iov = (struct iovec){job->start, len};
     job->start_req = (struct blk_req){
         .op = BLK_READ,
-        .len = job->start_iov.iov_len,
+        .len = len,
         .iov = &job->start_iov,
         .iovcnt = 1,
         .done = start_read,
@@ -200,9 +212,14 @@ static void check(struct copy_job *job)
 {
     job->outstanding = 1; /* held until all is started */
     if (check_source(job) == 0) {
-        look_at_start(job);
+        if (target_plan(&job->targets[0], job->source->size) < 0)
+            fail(job, &job->targets[0].error, NULL);
+        else
+            read_start(job);
+    }
+    if (job->result.status == 0) {
         job->outstanding++;
-        target_check(&job->targets[0], job->source->size);
+        target_check(&job->targets[0]);
     }
     one_done(job);
 }
@@ -311,11 +328,9 @@ static void copy(struct copy_job *job)
 
     choose_depth(job);
 
-    plan_init(&job->shared.plan, job->source->size, tracker_granule(target->tracker),
-              job->options.lanes);
+    plan_init(&job->shared.plan, target->head_len, job->source->size,
+              tracker_granule(target->tracker), job->options.lanes);
     job->shared.tracker = target->tracker;
-    job->shared.head = target->head;
-    job->shared.head_len = target->head_len;
     job->result.buffer_bytes =
         (uint64_t)job->options.lanes * job->options.depth * job->options.chunk;
     job->first.loop = job->loop;

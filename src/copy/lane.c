@@ -146,14 +146,6 @@ static void write_chunk(struct lane *lane, struct slot *slot)
     blk_submit(lane->target, &slot->req);
 }
 
-/* A part of the head stays in memory until all else is durable (target.c writes it). */
-static void keep_head(struct lane *lane, struct slot *slot)
-{
-    set_state(slot, SLOT_READY, SLOT_FREE);
-    free_slot(lane, slot);
-    atomic_fetch_add_explicit(&lane->shared->done, slot->len, memory_order_relaxed);
-}
-
 static void chunk_read(struct blk_req *req)
 {
     struct slot *slot = req->opaque;
@@ -175,18 +167,13 @@ static void chunk_read(struct blk_req *req)
 
 static void read_chunk(struct lane *lane)
 {
-    struct lane_shared *shared = lane->shared;
     struct slot *slot = take_free_slot(lane);
-    bool in_head = lane->position < shared->head_len;
-    uint64_t end = in_head ? shared->head_len : lane->segment_end;
 
     set_state(slot, SLOT_FREE, SLOT_READING);
     slot->offset = lane->position;
-    slot->len = min_u64(end, lane->segment_end) - slot->offset;
-    slot->len = min_u64(slot->len, shared->options->chunk);
+    slot->len = min_u64(lane->segment_end - slot->offset, lane->shared->options->chunk);
     lane->position += slot->len;
-    slot->iov.iov_base = in_head ? shared->head + slot->offset : slot->buffer;
-    slot->iov.iov_len = slot->len;
+    slot->iov = (struct iovec){slot->buffer, slot->len};
     lane->reading++;
     slot->req = (struct blk_req){
         .op = BLK_READ,
@@ -227,12 +214,9 @@ static void submit_writes(struct lane *lane)
     while (lane->unwritten && lane->unwritten->state == SLOT_READY) {
         struct slot *slot = lane->unwritten;
 
-        if (slot->offset < lane->shared->head_len)
-            keep_head(lane, slot);
-        else if (!lane->shared->options->in_order || slot == lane->oldest)
-            write_chunk(lane, slot);
-        else
+        if (lane->shared->options->in_order && slot != lane->oldest)
             return;
+        write_chunk(lane, slot);
     }
 }
 

@@ -23,8 +23,6 @@ struct lane_shared {
     const struct copy_options *options;
     struct plan plan;        /* lanes: take segments */
     struct tracker *tracker; /* lanes: their own granules */
-    unsigned char *head;     /* the head's bytes are read into it; lanes: disjoint parts */
-    uint64_t head_len;       /* 0: no head */
     _Atomic uint64_t done;   /* bytes; lanes add */
     atomic_bool stopping;    /* set once by anyone: issue nothing new, drain */
     atomic_bool aborting;    /* set once by anyone: cancel what is on the wire */

@@ -7,7 +7,7 @@
 #define SEGMENTS_PER_LANE 16
 #define MAX_SEGMENT       (64 * MIB)
 
-void plan_init(struct plan *plan, uint64_t size, uint64_t granule, unsigned lanes)
+void plan_init(struct plan *plan, uint64_t start, uint64_t size, uint64_t granule, unsigned lanes)
 {
     uint64_t segment = min_u64(size / (lanes * SEGMENTS_PER_LANE), MAX_SEGMENT);
 
@@ -15,7 +15,7 @@ void plan_init(struct plan *plan, uint64_t size, uint64_t granule, unsigned lane
     plan->segment = round_down(segment, granule);
     if (plan->segment == 0)
         plan->segment = granule;
-    atomic_init(&plan->next, 0);
+    atomic_init(&plan->next, start);
 }
 
 bool plan_take(struct plan *plan, uint64_t *from, uint64_t *to)

@@ -12,9 +12,9 @@ struct plan {
     _Atomic uint64_t next;  /* offset of the first segment that nobody has taken */
 };
 
-/* Segments are whole granules; small enough that lanes end together, large enough to stay
+/* Covers [start, size). Segments are whole granules, if start is; small enough that lanes end together, large enough to stay
  * sequential. */
-void plan_init(struct plan *plan, uint64_t size, uint64_t granule, unsigned lanes);
+void plan_init(struct plan *plan, uint64_t start, uint64_t size, uint64_t granule, unsigned lanes);
 /* False when all are taken. From any lane. */
 bool plan_take(struct plan *plan, uint64_t *from, uint64_t *to);
 

@@ -218,11 +218,30 @@ static void occupied_known(struct occupied *occupied)
         done(target, 0);
 }
 
-void target_check(struct target *target, uint64_t size)
+/* Wherever what is written shows at once, and lasts. */
+static bool wants_head(const struct target *target)
+{
+    bool bare = target->dev && (target->dev->caps & BLK_BARE);
+
+    return (bare || target->options->in_place) && !target->options->in_order;
+}
+
+int target_plan(struct target *target, uint64_t size)
+{
+    target->size = size;
+    target->tracker = tracker_new(size, target->options->lanes);
+    if (!target->tracker)
+        return blk_error_set(&target->error, ENOMEM, "out of memory");
+    if (wants_head(target))
+        target->head_len = target_head_len(size, tracker_granule(target->tracker));
+    return 0;
+}
+
+void target_check(struct target *target)
 {
     char have[UNITS_TEXT], need[UNITS_TEXT];
+    uint64_t size = target->size;
 
-    target->size = size;
     if (target->new_file) {
         done(target, 0);
         return;
@@ -266,8 +285,8 @@ static void temporary_made(struct target *target, int status)
 {
     target->unstoppable = false;
     /* When it was cancelled, or the connection was lost, nobody knows whether it was made. */
-    target->temporary_made = status == 0 || status == -ECANCELED ||
-                             target->store_req.error.retry == BLK_LOST;
+    target->temporary_made =
+        status == 0 || status == -ECANCELED || target->store_req.error.retry == BLK_LOST;
     target->touched = target->temporary_made;
     if (status < 0) {
         fail(target, &target->store_req.error);
@@ -302,21 +321,8 @@ static void head_blanked(struct target *target, int status)
     done(target, 0);
 }
 
-/* Wherever what is written shows at once, and lasts. */
-static bool wants_head(const struct target *target)
-{
-    bool bare = target->dev->caps & BLK_BARE;
-
-    return (bare || target->options->in_place) && !target->options->in_order;
-}
-
 void target_prepare(struct target *target)
 {
-    target->tracker = tracker_new(target->size, target->options->lanes);
-    if (!target->tracker) {
-        refuse(target, ENOMEM, "out of memory");
-        return;
-    }
     if (target->new_file) {
         if (!name_temporary(target)) {
             refuse(target, EIO, "the system gives no random number for a temporary name");
@@ -328,16 +334,10 @@ void target_prepare(struct target *target)
         return;
     }
     target->touched = true;
-    if (!wants_head(target)) {
-        done(target, 0);
-        return;
-    }
-    target->head_len = target_head_len(target->size, tracker_granule(target->tracker));
-    target->head = calloc(1, target->head_len);
-    if (!target->head)
-        refuse(target, ENOMEM, "out of memory");
-    else
+    if (target->head_len > 0)
         req_then(target, BLK_ZERO, head_blanked);
+    else
+        done(target, 0);
 }
 
 /* ---- Finish ----------------------------------------------------------------------------------- */
@@ -416,8 +416,13 @@ static void finished(struct target *target, int status)
 
 static void finish_device(struct target *target)
 {
-    assert(tracker_all_durable(target->tracker));
     blk_finish(target->dev, task_then(target, finished));
+}
+
+static void not_durable(struct target *target)
+{
+    refuse(target, EIO, "%s: not all that was written is known to be durable; copy again",
+           target->dev->name);
 }
 
 static void head_written(struct target *target, int status)
@@ -432,12 +437,18 @@ static void head_written(struct target *target, int status)
         refuse(target, ENOMEM, "out of memory");
         return;
     }
-    finish_device(target);
+    if (tracker_durable_from(target->tracker, 0))
+        finish_device(target);
+    else
+        not_durable(target);
 }
 
 void target_finish(struct target *target)
 {
-    if (target->head_len > 0) {
+    /* The lanes have seen to it; nothing gets a head or a name on their word alone. */
+    if (!tracker_durable_from(target->tracker, target->head_len)) {
+        not_durable(target);
+    } else if (target->head_len > 0) {
         target->unstoppable = true;
         req_then(target, BLK_WRITE, head_written);
     } else {

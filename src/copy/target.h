@@ -43,10 +43,13 @@ struct target {
     bool touched;        /* something of it was changed, or may have been */
     struct blk_error error;
 
-    /* Valid when target_prepare() is done. */
+    /* Valid after target_plan(). */
     struct tracker *tracker;
-    unsigned char *head; /* head_len bytes, all zero until the lanes read into it */
-    uint64_t head_len;   /* 0: no head */
+    uint64_t head_len; /* 0: no head */
+
+    /* Set by the owner before target_prepare(), freed by target_close(): the source's first head_len
+     * bytes. */
+    unsigned char *head;
 
     /* private */
     struct store *store;
@@ -69,9 +72,14 @@ struct target {
 /* Opens the device, or, where a new file will be made, the directory; refuses what exists and is not
  * to be overwritten. Nothing is changed. */
 void target_open(struct target *target);
-/* `size` bytes will be written: is there room, and is what is there to be overwritten? */
-void target_check(struct target *target, uint64_t size);
-/* Makes the temporary file, or blanks the head. */
+/* `size` bytes will be written: makes the tracker and sets head_len. At once; 0, or -ENOMEM with
+ * `error`. */
+int target_plan(struct target *target, uint64_t size);
+/* Is an existing target large enough, and is what it holds to be overwritten? */
+void target_check(struct target *target);
+/* Makes the temporary file, or blanks the head. By now the owner has put the source's first head_len
+ * bytes into `head`: were source and target the same thing by two names, which not every protocol
+ * lets us see, blanking would lose them. */
 void target_prepare(struct target *target);
 /* After the lanes: the head, then the final name. Ends with 0 when the target is complete, also when
  * the job was stopped meanwhile. */

@@ -217,9 +217,9 @@ uint64_t tracker_flush_end(struct tracker *tracker, unsigned number, uint64_t ep
     return lost;
 }
 
-bool tracker_all_durable(const struct tracker *tracker)
+bool tracker_durable_from(const struct tracker *tracker, uint64_t offset)
 {
-    for (uint64_t i = 0; i < tracker->count; i++) {
+    for (uint64_t i = (offset + tracker->granule - 1) / tracker->granule; i < tracker->count; i++) {
         if (ENTRY_STATE(get(tracker, i)) != DURABLE)
             return false;
     }

@@ -40,7 +40,8 @@ bool tracker_written(struct tracker *tracker, unsigned lane, uint64_t offset, ui
 void tracker_flush_begin(struct tracker *tracker, unsigned lane);
 uint64_t tracker_flush_end(struct tracker *tracker, unsigned lane, uint64_t epoch, uint64_t *first);
 
-/* Is everything durable? To be asked when no lane is at work. */
-bool tracker_all_durable(const struct tracker *tracker);
+/* Is everything from `offset` (the start of a granule, or the end) on durable? To be asked when no
+ * lane is at work. */
+bool tracker_durable_from(const struct tracker *tracker, uint64_t offset);
 
 #endif

@@ -124,8 +124,8 @@ struct fake {
     atomic_uint submitted;
     struct fake_fault fault;
     atomic_bool fault_hit;
-    int faulted_store_op;   /* which enum store_op was hit; -1: something else was */
-    bool cancel_applies;    /* what is cancelled takes effect all the same */
+    int faulted_store_op; /* which enum store_op was hit; -1: something else was */
+    bool cancel_applies;  /* what is cancelled takes effect all the same */
     /* Called before an operation is completed; may be NULL. */
     void (*before)(struct fake *fake, const struct fake_op *op);
     /* Prints what led to a failure; may be NULL. */

@@ -31,7 +31,7 @@ static void check_plan(uint64_t size, uint64_t granule, unsigned lanes)
     struct plan plan;
     uint64_t from, to, next = 0, count = 0;
 
-    plan_init(&plan, size, granule, lanes);
+    plan_init(&plan, 0, size, granule, lanes);
     while (plan_take(&plan, &from, &to)) {
         assert_int_equal(from, next);
         assert_int_equal(from % granule, 0);
@@ -63,7 +63,7 @@ static void test_near_the_largest_size(void **state)
     uint64_t from, to, next = 0;
 
     (void)state;
-    plan_init(&plan, size, granule, 64);
+    plan_init(&plan, 0, size, granule, 64);
     while (plan_take(&plan, &from, &to)) {
         assert_int_equal(from, next);
         next = to;
@@ -111,7 +111,7 @@ static void test_threads(void **state)
     (void)state;
     assert_non_null(taken);
     /* As if for very many lanes: segments of one granule, so that they meet often. */
-    plan_init(&plan, GRANULES * GRANULE - 5, GRANULE, 1000000);
+    plan_init(&plan, 0, GRANULES * GRANULE - 5, GRANULE, 1000000);
     pthread_barrier_init(&start, NULL, THREADS);
     for (unsigned i = 0; i < THREADS; i++) {
         takers[i] = (struct taker){.plan = &plan, .taken = taken, .start = &start};

@@ -67,15 +67,15 @@ static void test_written_and_flushed(void **state)
     struct tracker *tracker = make(3 * GRANULE + 5, 1);
 
     (void)state;
-    assert_false(tracker_all_durable(tracker));
+    assert_false(tracker_durable_from(tracker, 0));
     written(tracker, 0, GRANULE, GRANULE, EPOCH);
     written(tracker, 0, 0, GRANULE, EPOCH);
     written(tracker, 0, 2 * GRANULE, GRANULE + 5, EPOCH);
-    assert_false(tracker_all_durable(tracker)); /* not without a FLUSH */
+    assert_false(tracker_durable_from(tracker, 0)); /* not without a FLUSH */
     assert_int_equal(flush(tracker, 0, EPOCH, 0), 0);
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     assert_int_equal(flush(tracker, 0, EPOCH + 1, 0), 0); /* durable is durable */
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
@@ -87,7 +87,7 @@ static void test_something_missing(void **state)
     written(tracker, 0, 0, GRANULE, EPOCH);
     written(tracker, 0, 2 * GRANULE, GRANULE, EPOCH);
     assert_int_equal(flush(tracker, 0, EPOCH, 0), 0);
-    assert_false(tracker_all_durable(tracker));
+    assert_false(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
@@ -102,9 +102,9 @@ static void test_written_during_a_flush(void **state)
     tracker_flush_begin(tracker, 0);
     written(tracker, 0, GRANULE, GRANULE, EPOCH);
     assert_int_equal(tracker_flush_end(tracker, 0, EPOCH, &first), 0);
-    assert_false(tracker_all_durable(tracker));
+    assert_false(tracker_durable_from(tracker, 0));
     assert_int_equal(flush(tracker, 0, EPOCH, 0), 0);
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
@@ -118,12 +118,12 @@ static void test_another_epoch(void **state)
     written(tracker, 0, 2 * GRANULE, GRANULE, EPOCH + 1);
     written(tracker, 0, 3 * GRANULE, GRANULE - 100, EPOCH);
     assert_int_equal(flush(tracker, 0, EPOCH + 1, GRANULE), 2 * GRANULE - 100);
-    assert_false(tracker_all_durable(tracker));
+    assert_false(tracker_durable_from(tracker, 0));
     /* Once more, what was lost. */
     written(tracker, 0, GRANULE, GRANULE, EPOCH + 1);
     written(tracker, 0, 3 * GRANULE, GRANULE - 100, EPOCH + 1);
     assert_int_equal(flush(tracker, 0, EPOCH + 1, 0), 0);
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
@@ -140,7 +140,7 @@ static void test_no_epoch(void **state)
     assert_int_equal(flush(tracker, 0, BLK_NO_EPOCH, 0), GRANULE);
     written(tracker, 0, 0, GRANULE, BLK_NO_EPOCH);
     assert_int_equal(flush(tracker, 0, EPOCH, 0), GRANULE);
-    assert_false(tracker_all_durable(tracker));
+    assert_false(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
@@ -151,9 +151,9 @@ static void test_durable_at_once(void **state)
     (void)state;
     assert_true(tracker_written(tracker, 0, 0, GRANULE, EPOCH, true));
     assert_true(tracker_written(tracker, 0, GRANULE, 100, EPOCH, true));
-    assert_false(tracker_all_durable(tracker));
+    assert_false(tracker_durable_from(tracker, 0));
     assert_true(tracker_written(tracker, 0, GRANULE + 100, GRANULE - 100, BLK_NO_EPOCH, true));
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
@@ -165,12 +165,12 @@ static void test_parts(void **state)
     (void)state;
     written(tracker, 0, GRANULE / 2, 2 * GRANULE, EPOCH);
     assert_int_equal(flush(tracker, 0, EPOCH, 0), 0); /* the middle one */
-    assert_false(tracker_all_durable(tracker));
+    assert_false(tracker_durable_from(tracker, 0));
     written(tracker, 0, 2 * GRANULE + GRANULE / 2, GRANULE / 2, EPOCH);
     written(tracker, 0, 0, GRANULE / 2, EPOCH);
-    assert_false(tracker_all_durable(tracker));
+    assert_false(tracker_durable_from(tracker, 0));
     assert_int_equal(flush(tracker, 0, EPOCH, 0), 0);
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
@@ -185,15 +185,15 @@ static void test_unequal_parts(void **state)
     written(tracker, 0, GRANULE, GRANULE / 2, EPOCH + 1);
     assert_true(tracker_written(tracker, 0, GRANULE + GRANULE / 2, GRANULE / 2, EPOCH + 1, true));
     assert_int_equal(flush(tracker, 0, EPOCH + 1, 0), GRANULE);
-    assert_false(tracker_all_durable(tracker));
+    assert_false(tracker_durable_from(tracker, 0));
     assert_true(tracker_written(tracker, 0, 0, GRANULE, EPOCH, true));
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     /* One that is durable does not make the other so. */
     written(tracker, 0, 0, GRANULE / 2, EPOCH);
     assert_true(tracker_written(tracker, 0, GRANULE / 2, GRANULE / 2, EPOCH, true));
     assert_int_equal(flush(tracker, 0, EPOCH + 1, 0), GRANULE);
     assert_true(tracker_written(tracker, 0, 0, GRANULE, EPOCH, true));
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
@@ -215,7 +215,7 @@ static void test_many_epochs(void **state)
     }
     assert_int_equal(durable, count * GRANULE);
     assert_int_equal(flush(tracker, 0, EPOCH, 0), 0);
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
@@ -229,14 +229,14 @@ static void test_lanes_apart(void **state)
         written(tracker, i, i * GRANULE, GRANULE, EPOCH + i % 2);
     for (unsigned i = 0; i < 64; i += 2)
         assert_int_equal(flush(tracker, i, EPOCH, 0), 0);
-    assert_false(tracker_all_durable(tracker));
+    assert_false(tracker_durable_from(tracker, 0));
     for (unsigned i = 1; i < 63; i += 2)
         assert_int_equal(flush(tracker, i, EPOCH + 1, 0), 0);
-    assert_false(tracker_all_durable(tracker));
+    assert_false(tracker_durable_from(tracker, 0));
     assert_int_equal(flush(tracker, 63, EPOCH, 63 * GRANULE), GRANULE);
     written(tracker, 63, 63 * GRANULE, GRANULE, EPOCH);
     assert_int_equal(flush(tracker, 63, EPOCH, 0), 0);
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
@@ -250,7 +250,7 @@ static void check_head_last(uint64_t size)
     written(tracker, 1, head, size - head, EPOCH);
     assert_int_equal(flush(tracker, 1, EPOCH, 0), 0);
     assert_true(tracker_written(tracker, 0, 0, head, EPOCH, true));
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
@@ -307,7 +307,7 @@ static void test_threads(void **state)
         pthread_join(workers[i].thread, NULL);
         assert_int_equal(workers[i].lost, 0);
     }
-    assert_true(tracker_all_durable(tracker));
+    assert_true(tracker_durable_from(tracker, 0));
     tracker_free(tracker);
 }
 
