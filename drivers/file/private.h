@@ -21,8 +21,9 @@ extern const struct store_driver file_store_driver;
 
 struct file_store {
     struct store store;
-    int dirfd;             /* -1: not open */
-    atomic_bool cancelled; /* helper threads look at it before they begin */
+    int dirfd;           /* -1: not open */
+    atomic_uint cancels; /* how often all was cancelled; a request remembers it in `stage`, and the
+                            helper threads compare before they begin */
     /* Of open and close. */
     struct loop_work work;
     char *path; /* the directory */

@@ -334,7 +334,7 @@ static void run_request(struct loop_work *work)
 {
     struct store_req *req = req_of_work(work);
 
-    req->status = atomic_load(&store_of(req)->cancelled) ? -ECANCELED : perform(req);
+    req->status = atomic_load(&store_of(req)->cancels) != req->stage ? -ECANCELED : perform(req);
 }
 
 static void request_done(struct loop_work *work)
@@ -354,6 +354,7 @@ static void submit(struct store *store, struct store_req *req)
 {
     int status;
 
+    req->stage = atomic_load(&((struct file_store *)store)->cancels);
     req->work.run = run_request;
     req->work.done = request_done;
     status = loop_offload(store->loop, &req->work);
@@ -378,7 +379,7 @@ static void run_open(struct loop_work *work)
 {
     struct file_store *file = store_of_work(work);
 
-    if (atomic_load(&file->cancelled))
+    if (atomic_load(&file->cancels) != 0)
         return;
     file->dirfd = open(file->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     file->result = file->dirfd < 0 ? -errno : 0;
@@ -389,7 +390,7 @@ static void open_done(struct loop_work *work)
     struct file_store *file = store_of_work(work);
     struct blk_error error;
 
-    if (atomic_load(&file->cancelled))
+    if (atomic_load(&file->cancels) != 0)
         store_opened(&file->store, -ECANCELED, NULL);
     else if (file->result < 0)
         store_opened(&file->store, file_error(&error, -file->result), &error);
@@ -404,7 +405,7 @@ static void open_store(struct store *store, const struct blk_open_args *args)
     int status;
 
     file->dirfd = -1;
-    atomic_init(&file->cancelled, false);
+    atomic_init(&file->cancels, 0);
     file->path = directory_of(args->url->path);
     if (file->path == NULL) {
         store_opened(store, file_error(&error, ENOMEM), &error);
@@ -431,7 +432,7 @@ static void close_store(struct store *store)
 
 static void cancel_all(struct store *store)
 {
-    atomic_store(&((struct file_store *)store)->cancelled, true);
+    atomic_fetch_add(&((struct file_store *)store)->cancels, 1);
 }
 
 const struct store_driver file_store_driver = {

@@ -205,8 +205,7 @@ void blk_cancel_all(struct blk_dev *dev);
  * reports -ECANCELED before this does). task may be NULL. */
 void blk_close(struct blk_dev *dev, struct blk_task *task);
 
-/* Requests that the device has been given and not reported yet, in pieces as the driver sees them.
- * Feeds the progress display. */
+/* Requests that the device has been given and not reported yet, in pieces as the driver sees them. */
 unsigned blk_in_flight(const struct blk_dev *dev);
 
 /* ---- Descriptions ----------------------------------------------------------------------------- */

@@ -30,8 +30,9 @@ struct copy_options {
     bool overwrite; /* replace what the target holds */
     unsigned mode;  /* of a new file: 0666 less the umask */
     struct blk_settings settings;
-    /* One line for the user that is no failure. Called on the job's loop. */
-    void (*notice)(void *opaque, const char *text);
+    /* One line for the user that is no failure; important: something is left for them to do.
+     * Called on the job's loop. */
+    void (*notice)(void *opaque, bool important, const char *text);
     void (*done)(struct copy_job *job, void *opaque);
     void *opaque;
 };
@@ -63,6 +64,7 @@ struct copy_result {
     int status;             /* 0 or -errno */
     struct blk_error error; /* which side, where, and what the server said */
     bool touched;           /* the target was written to, or may have been */
+    bool kept;              /* what has the target's name, or that nothing has, did not change */
     uint64_t bytes;         /* copied */
     unsigned depth;         /* slots per lane */
     uint64_t buffer_bytes;  /* lanes x slots x chunk: what the job allocated for data */

@@ -96,6 +96,8 @@ bool store_exists_for(const struct url *url);
 struct store *store_open(struct loop *loop, const struct blk_open_args *args,
                          struct blk_task *task);
 void store_submit(struct store *store, struct store_req *req);
+/* What is in flight reports -ECANCELED soon, where its outcome is unknown. Later requests are served,
+ * if the session has survived: a temporary file is to be removed. */
 void store_cancel_all(struct store *store);
 void store_close(struct store *store, struct blk_task *task);
 

@@ -51,16 +51,18 @@ int blk_error_set_retry(struct blk_error *error, int code, enum blk_retry retry,
 void blk_error_prefix(struct blk_error *error, const char *format, ...)
 {
     char prefix[sizeof(error->text)];
+    const char *cause = error->text[0] ? error->text : strerror(error->code);
+    size_t room = sizeof(error->text) - sizeof(": ");
     va_list args;
 
     va_start(args, format);
     vsnprintf(prefix, sizeof(prefix), format, args);
     va_end(args);
-    if (error->text[0])
-        blk_error_set_retry(error, error->code, error->retry, "%s: %s", prefix, error->text);
-    else
-        blk_error_set_retry(error, error->code, error->retry, "%s: %s", prefix,
-                            strerror(error->code));
+    /* Where not all finds room, the end of a long name is the least loss. */
+    room = strlen(cause) < room - 40 ? room - strlen(cause) : 40;
+    if (strlen(prefix) > room)
+        strcpy(prefix + room - 3, "...");
+    blk_error_set_retry(error, error->code, error->retry, "%s: %s", prefix, cause);
 }
 
 void blk_error_clear(struct blk_error *error)

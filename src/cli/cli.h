@@ -19,8 +19,7 @@ enum exit_status {
     EXIT_DONE = 0,
     EXIT_UNTOUCHED = 2,  /* usage, a refusal, an end that does not open: nothing was changed */
     EXIT_INCOMPLETE = 3, /* failed after writing began */
-    EXIT_SIGINT = 130,
-    EXIT_SIGTERM = 143,
+    EXIT_SIGNAL = 128,   /* and the signal's number: interrupted */
 };
 
 int cmd_copy(int argc, char **argv);
@@ -28,6 +27,9 @@ int cmd_info(int argc, char **argv);
 
 /* Prints "lunferry: ..." on stderr, as one line of its own even while a progress bar is shown. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Replaces control characters: labels and names come from disks and servers of other people. */
+void make_printable(char *text);
 
 /* Parses and checks an endpoint; false after having said what is wrong with it. *url is to be
  * released in either case. */
@@ -47,10 +49,11 @@ void settings_init(struct blk_settings *settings);
 /* What came, to be looked at in the loop. */
 struct signals {
     struct loop *loop;
-    void (*stop)(struct signals *signals, int number); /* SIGINT, SIGTERM */
+    void (*stop)(struct signals *signals, int number); /* SIGINT, SIGTERM, SIGHUP */
     void (*report)(struct signals *signals);           /* SIGUSR1 */
     /* private */
     struct loop_watch watch;
+    int served; /* of the stops that came */
 };
 
 /* One at a time. */

@@ -168,11 +168,11 @@ static const struct argp argp = {options, parse, "SOURCE TARGET", doc, children,
 
 /* ---- The run ---------------------------------------------------------------------------------- */
 
-static void notice(void *opaque, const char *text)
+static void notice(void *opaque, bool important, const char *text)
 {
     const struct copy_command *command = opaque;
 
-    if (!command->quiet)
+    if (important || !command->quiet)
         say("%s", text);
 }
 
@@ -187,7 +187,7 @@ static void out_of_patience(struct loop_timer *timer)
     struct copy_command *command = container_of(timer, struct copy_command, patience);
 
     say("interrupted; something does not let go, a temporary file may be left");
-    _exit(128 + command->signal);
+    _exit(EXIT_SIGNAL + command->signal);
 }
 
 static void on_stop(struct signals *signals, int number)
@@ -228,19 +228,27 @@ static void summarise(const struct copy_command *command, const struct copy_resu
             seconds, units_size(speed, (uint64_t)((double)result->bytes / seconds)));
 }
 
+/* What the user finds there now. */
+static const char *aftermath(const struct copy_result *result)
+{
+    if (!result->touched)
+        return "nothing was changed";
+    if (result->kept)
+        return "the file of that name, if there was one, is as it was";
+    return "the target is not complete";
+}
+
 static int report(const struct copy_command *command, const struct copy_result *result)
 {
+    bool interrupted = command->signal && result->error.code == ECANCELED;
+
     if (result->status == 0) {
         summarise(command, result);
         return EXIT_DONE;
     }
-    if (command->signal)
-        say("interrupted%s", result->touched ? "; the target is not complete" : "");
-    else
-        say("%s%s", result->error.text,
-            result->touched ? "; the target is not complete" : "; nothing was changed");
-    if (command->signal)
-        return 128 + command->signal;
+    say("%s; %s", interrupted ? "interrupted" : result->error.text, aftermath(result));
+    if (interrupted)
+        return EXIT_SIGNAL + command->signal;
     return result->touched ? EXIT_INCOMPLETE : EXIT_UNTOUCHED;
 }
 

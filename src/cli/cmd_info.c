@@ -50,9 +50,13 @@ static const struct argp argp = {NULL, parse, "ENDPOINT", doc, children, NULL, N
 static void print_fact(struct blk_report *report, const char *key, const char *label,
                        const char *value)
 {
+    char text[512];
+
     (void)report;
     (void)key;
-    printf("%-22s %s\n", label, value);
+    snprintf(text, sizeof(text), "%s", value);
+    make_printable(text);
+    printf("%-22s %s\n", label, text);
 }
 
 static void task_done(struct blk_task *task)
@@ -65,9 +69,10 @@ static void on_stop(struct signals *signals, int number)
     struct info_command *command = container_of(signals, struct info_command, signals);
 
     if (command->signal)
-        _Exit(128 + command->signal);
+        _Exit(EXIT_SIGNAL + command->signal);
     command->signal = number;
-    blk_cancel_all(command->dev);
+    if (command->dev)
+        blk_cancel_all(command->dev);
 }
 
 static void on_report(struct signals *signals)
@@ -86,6 +91,7 @@ static int run(struct info_command *command)
 {
     struct blk_open_args args = {.url = &command->url, .settings = &command->settings};
     struct blk_report report = {.fact = print_fact};
+    struct blk_dev *dev;
     int status = EXIT_DONE;
 
     command->loop = loop_new();
@@ -104,9 +110,15 @@ static int run(struct info_command *command)
         blk_describe(command->dev, &report);
     } else {
         say("%s", command->task.error.text);
-        status = command->signal ? 128 + command->signal : EXIT_UNTOUCHED;
+        status = command->signal ? EXIT_SIGNAL + command->signal : EXIT_UNTOUCHED;
     }
-    blk_close(command->dev, &command->task);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        say("writing to stdout failed: %s", strerror(errno));
+        status = EXIT_UNTOUCHED;
+    }
+    dev = command->dev;
+    command->dev = NULL; /* a signal has nothing to cancel any more */
+    blk_close(dev, &command->task);
     wait_for(command);
     signals_stop(&command->signals);
     loop_free(command->loop);

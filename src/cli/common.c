@@ -12,18 +12,27 @@
 
 #define DEFAULT_TIMEOUT (30 * LOOP_SECOND)
 
+void make_printable(char *text)
+{
+    for (; *text; text++) {
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+    }
+}
+
 void say(const char *format, ...)
 {
+    char text[2048];
     va_list args;
 
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    make_printable(text);
     /* The bar, if there is one, is drawn anew below. */
     if (isatty(STDERR_FILENO))
         fputs("\r\033[K", stderr);
-    fputs("lunferry: ", stderr);
-    va_start(args, format);
-    vfprintf(stderr, format, args);
-    va_end(args);
-    fputc('\n', stderr);
+    fprintf(stderr, "lunferry: %s\n", text);
 }
 
 bool endpoint_parse(const char *text, struct url *url)

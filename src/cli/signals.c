@@ -26,8 +26,7 @@ static void handle(int number)
 
 static void prepare(struct loop_watch *watch, struct loop_interest *interest)
 {
-    (void)watch;
-    if (stops || reports)
+    if (stops != container_of(watch, struct signals, watch)->served || reports)
         interest->deadline = 0;
 }
 
@@ -40,25 +39,36 @@ static void service(struct loop_watch *watch, short revents)
         reports = 0;
         signals->report(signals);
     }
-    while (stops > 0) {
-        stops = stops - 1;
+    /* Only the handler writes `stops`. */
+    while (signals->served != stops) {
+        signals->served++;
         signals->stop(signals, last_stop);
     }
 }
 
+/* What was ignored when the program began stays ignored: nohup, a shell's background job. */
+static void catch (int number)
+{
+    struct sigaction action = {.sa_handler = handle, .sa_flags = SA_RESTART}, before;
+
+    sigemptyset(&action.sa_mask);
+    sigaction(number, NULL, &before);
+    if (before.sa_handler != SIG_IGN)
+        sigaction(number, &action, NULL);
+}
+
 void signals_start(struct signals *signals, struct loop *loop)
 {
-    struct sigaction action = {.sa_handler = handle, .sa_flags = SA_RESTART};
-
     signals->loop = loop;
     signals->watch.prepare = prepare;
     signals->watch.service = service;
     loop_watch(loop, &signals->watch);
     wake = loop;
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGUSR1, &action, NULL);
+    signals->served = 0;
+    catch (SIGINT);
+    catch (SIGTERM);
+    catch (SIGHUP);
+    catch (SIGUSR1);
 }
 
 void signals_stop(struct signals *signals)

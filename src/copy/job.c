@@ -142,7 +142,7 @@ static void warn_of_sectors(const struct copy_job *job, uint64_t len)
              "the image has a partition table for %u-byte sectors, %s has %" PRIu32
              "-byte blocks: the partitions will not be recognised there",
              sector, target->name, target->limits.align);
-    job->options.notice(job->options.opaque, text);
+    job->options.notice(job->options.opaque, false, text);
 }
 
 static void start_read(struct blk_req *req)
@@ -226,10 +226,20 @@ static void check(struct copy_job *job)
 
 /* ---- Copying ---------------------------------------------------------------------------------- */
 
+static void kick_lanes(struct copy_job *job)
+{
+    if (job->first.slots)
+        lane_kick(&job->first);
+    for (unsigned i = 0; i + 1 < job->options.lanes; i++)
+        lane_thread_kick(&job->threads[i]);
+}
+
 static void lane_ended(struct copy_job *job, const struct blk_error *error)
 {
     if (error->code != 0)
         fail(job, error, NULL);
+    if (atomic_load(&job->shared.stopping))
+        kick_lanes(job);
     if (--job->lanes_at_work > 0)
         return;
     loop_unwatch(job->loop, &job->watch);
@@ -262,19 +272,9 @@ static void serve_watch(struct loop_watch *watch, short revents)
 
         if (thread->started && atomic_load(&thread->ended)) {
             lane_thread_join(thread);
-            if (atomic_load(&job->shared.stopping))
-                lane_kick(&job->first);
             lane_ended(job, &thread->lane.error);
         }
     }
-}
-
-static void kick_lanes(struct copy_job *job)
-{
-    if (job->first.slots)
-        lane_kick(&job->first);
-    for (unsigned i = 0; i + 1 < job->options.lanes; i++)
-        lane_thread_kick(&job->threads[i]);
 }
 
 static void start_threads(struct copy_job *job)
@@ -356,6 +356,7 @@ static void copy(struct copy_job *job)
 static void close_all(struct copy_job *job)
 {
     job->result.touched = job->targets[0].touched;
+    job->result.kept = job->targets[0].new_file && !job->targets[0].renaming;
     job->result.bytes = atomic_load(&job->shared.done);
     lane_release(&job->first);
     job->outstanding = 1;

@@ -258,6 +258,7 @@ int lane_start(struct lane *lane)
 {
     const struct copy_options *options = lane->shared->options;
 
+    _Static_assert(sizeof(size_t) >= 8, "the buffers of a lane may exceed 4 GiB");
     lane->buffer_bytes = (size_t)options->depth * options->chunk;
     lane->slots = calloc(options->depth, sizeof(*lane->slots));
     /* Page-aligned, for direct I/O; pages that no slot ever uses cost nothing. */

@@ -354,6 +354,7 @@ static void published(struct target *target, int status)
 static void give_name(struct target *target, enum store_op op, step_fn *then)
 {
     target->unstoppable = true;
+    target->renaming = op == STORE_RENAME;
     store_then(target, op, target->temporary, target->name, then);
 }
 
@@ -484,7 +485,7 @@ static void temporary_removed(struct target *target, int status)
 
         snprintf(text, sizeof(text), "%s; the temporary file is still there",
                  target->store_req.error.text);
-        target->options->notice(target->options->opaque, text);
+        target->options->notice(target->options->opaque, true, text);
     }
     target->temporary_made = false;
     close_store(target);

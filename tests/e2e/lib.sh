@@ -61,9 +61,9 @@ fill() {
     head -c "$(stat -c %s "$1")" /dev/zero | tr '\0' "\\$2" | dd of="$1" conv=notrunc bs=1M status=none
 }
 
-# background COMMAND...: starts it; $pid. wait_status STATUS: its end.
+# background COMMAND...: starts it, with SIGINT as a terminal's job has it; $pid. wait_status STATUS: its end.
 background() {
-    "$@" >"$T/out" 2>"$T/err" &
+    env --default-signal=INT "$@" >"$T/out" 2>"$T/err" &
     pid=$!
 }
 

@@ -16,7 +16,7 @@ head_is_blank() {
 
 test_full_filesystem() {
     run 3 "$LUNFERRY" copy random:32M "$LAB_NFS_SMALL/big.img"
-    says "target: .*big.img.*NFS3ERR_NOSPC.*; the target is not complete"
+    says "target: .*big.img.*NFS3ERR_NOSPC.*; the file of that name"
     [[ ! -e $LAB_NFS_SMALL_DIR/big.img ]] || fail "a torn file has the final name"
     no_temporary "$LAB_NFS_SMALL_DIR"
 }
@@ -29,20 +29,34 @@ interrupted_by() {
     lab_wait 20 is_moving "$LAB_NFS_DIR" || fail "nothing moved"
     kill -s "$1" "$pid"
     wait_status "$2"
-    says "interrupted; the target is not complete"
+    says "interrupted; the file of that name, if there was one, is as it was"
     cmp "$T/before" "$LAB_NFS_DIR/old.img"
     no_temporary "$LAB_NFS_DIR"
     rm "$LAB_NFS_DIR/old.img"
 }
 
 test_sigint() {
-    # A shell's background jobs ignore SIGINT; ours does not.
-    trap - INT
     interrupted_by INT 130
+}
+
+test_ignored_sigint_stays_ignored() {
+    slow
+    (
+        trap '' INT
+        exec "$LUNFERRY" copy "$(lab_link_url slow "$LAB_LUNSMALL")" null:16M
+    ) 2>"$T/err" &
+    pid=$!
+    sleep 0.5
+    kill -INT "$pid"
+    wait_status 0
 }
 
 test_sigterm() {
     interrupted_by TERM 143
+}
+
+test_sighup() {
+    interrupted_by HUP 129
 }
 
 test_sigterm_while_deploying_leaves_the_head_blank() {
@@ -52,6 +66,7 @@ test_sigterm_while_deploying_leaves_the_head_blank() {
     sleep 1
     kill "$pid"
     wait_status 143
+    says "interrupted; the target is not complete"
     head_is_blank "$LAB_LUN512_FILE"
 }
 

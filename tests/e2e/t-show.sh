@@ -34,7 +34,7 @@ test_info_of_a_file() {
 
 test_progress_on_a_terminal() {
     script -qec "stty cols 120; $LUNFERRY copy random:2G null:2G" "$T/typescript" >/dev/null
-    tr '\r' '\n' <"$T/typescript" | grep -qE '\[#*\.*\] +[0-9]+%.*MiB/s mean.*left.*reads [0-9]+, writes [0-9]+' ||
+    tr '\r' '\n' <"$T/typescript" | grep -qE '\[#*\.*\] +[0-9]+%.*[KMG]iB/s mean.*left.*reads [0-9]+, writes [0-9]+' ||
         fail "no progress bar"
     grep -q 'copied 2.00 GiB in' "$T/typescript" || fail "no summary"
     script -qec "$LUNFERRY copy -q random:64M ram:64M" "$T/quiet" >/dev/null

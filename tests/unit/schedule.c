@@ -71,8 +71,9 @@ static void explain(void *opaque)
     fprintf(stderr, "\n");
 }
 
-static void notice(void *opaque, const char *text)
+static void notice(void *opaque, bool important, const char *text)
 {
+    (void)important;
     struct run *run = opaque;
 
     run->notices++;

@@ -32,8 +32,9 @@ struct scene {
     atomic_uint closed;
 };
 
-static void notice(void *opaque, const char *text)
+static void notice(void *opaque, bool important, const char *text)
 {
+    (void)important;
     struct scene *scene = opaque;
 
     assert_true(text[0] != '\0');
