@@ -299,6 +299,7 @@ int cmd_copy(int argc, char **argv)
     };
     mode_t mask = umask(0);
     int status = EXIT_UNTOUCHED;
+    bool source_good, target_good;
 
     umask(mask);
     command.options.mode = 0666 & ~mask;
@@ -306,8 +307,10 @@ int cmd_copy(int argc, char **argv)
     argp_err_exit_status = EXIT_UNTOUCHED;
     argv[0] = (char *)(uintptr_t) "lunferry copy";
     argp_parse(&argp, argc, argv, 0, NULL, &command);
-    if (endpoint_parse(command.source_text, &command.source) &
-        endpoint_parse(command.target_text, &command.target)) {
+    /* Both, so that both faults are told at once. */
+    source_good = endpoint_parse(command.source_text, &command.source);
+    target_good = endpoint_parse(command.target_text, &command.target);
+    if (source_good && target_good) {
         command.options.source = &command.source;
         command.options.target = &command.target;
         status = run(&command);
