@@ -9,12 +9,14 @@
 
 void plan_init(struct plan *plan, uint64_t start, uint64_t size, uint64_t granule, unsigned lanes)
 {
-    uint64_t segment = min_u64(size / (lanes * SEGMENTS_PER_LANE), MAX_SEGMENT);
+    uint64_t segment =
+        round_down(min_u64(size / (lanes * SEGMENTS_PER_LANE), MAX_SEGMENT), granule);
 
     plan->size = size;
-    plan->segment = round_down(segment, granule);
-    if (plan->segment == 0)
-        plan->segment = granule;
+    if (lanes == 1) /* waits for nobody; a border would only cut its chunks short */
+        plan->segment = size - start > 0 ? size - start : granule;
+    else
+        plan->segment = segment > 0 ? segment : granule;
     atomic_init(&plan->next, start);
 }
 
