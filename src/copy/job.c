@@ -356,7 +356,7 @@ static void copy(struct copy_job *job)
 static void close_all(struct copy_job *job)
 {
     job->result.touched = job->targets[0].touched;
-    job->result.kept = job->targets[0].new_file && !job->targets[0].renaming;
+    job->result.kept = job->targets[0].new_file && !job->targets[0].maybe_named;
     job->result.bytes = atomic_load(&job->shared.done);
     lane_release(&job->first);
     job->outstanding = 1;

@@ -17,7 +17,7 @@ struct occupied {
     /* Valid in done(). */
     int status;
     struct blk_error error;
-    char found[160]; /* "an ext4 filesystem labelled \"data\""; "" when the device looks empty */
+    char found[160]; /* "ext4 labelled \"data\""; "" when the device looks empty */
 
     /* private */
     unsigned char *buffers[2]; /* head, tail */

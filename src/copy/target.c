@@ -298,7 +298,7 @@ static void temporary_made(struct target *target, int status)
         open_device(target, target->temporary, temporary_opened);
 }
 
-/* ".NAME.lunferry-0123abcd", with NAME cut so that it stays a legal name. */
+/* ".NAME.lunferry-" and 16 hexadecimal digits, with NAME cut so that it stays a legal name. */
 static bool name_temporary(struct target *target)
 {
     uint64_t number;
@@ -313,7 +313,6 @@ static bool name_temporary(struct target *target)
 static void head_blanked(struct target *target, int status)
 {
     if (status < 0) {
-        target->req.error.code = -status;
         blk_error_prefix(&target->req.error, "blanking the head");
         fail(target, &target->req.error);
         return;
@@ -354,13 +353,20 @@ static void published(struct target *target, int status)
 static void give_name(struct target *target, enum store_op op, step_fn *then)
 {
     target->unstoppable = true;
-    target->renaming = op == STORE_RENAME;
+    target->maybe_named = true;
     store_then(target, op, target->temporary, target->name, then);
+}
+
+/* A refusal by the server left the name as it was; a lost answer or a cancel may not have. */
+static void note_refusal(struct target *target, int status)
+{
+    target->maybe_named = status == -ECANCELED || target->store_req.error.retry == BLK_LOST;
 }
 
 static void renamed(struct target *target, int status)
 {
     if (status < 0) {
+        note_refusal(target, status);
         fail(target, &target->store_req.error);
         return;
     }
@@ -385,6 +391,8 @@ static void looked_up_again(struct target *target, int status)
 
 static void linked(struct target *target, int status)
 {
+    if (status < 0)
+        note_refusal(target, status);
     if (status == 0)
         store_then(target, STORE_REMOVE, target->temporary, NULL, published);
     else if (status == -ENOTSUP || status == -EPERM || status == -ENOSYS || status == -EMLINK)

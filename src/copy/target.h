@@ -41,7 +41,7 @@ struct target {
     struct blk_dev *dev; /* NULL until prepared, for a new file */
     bool new_file;       /* written under a temporary name */
     bool touched;        /* something of it was changed, or may have been */
-    bool renaming;       /* its name was, or may have been, given to the new file */
+    bool maybe_named;    /* its name was, or may have been, given to the new file */
     struct blk_error error;
 
     /* Valid after target_plan(). */
