@@ -121,10 +121,11 @@ static void open_random(struct blk_dev *dev, const struct blk_open_args *args)
         open_memory(dev, args);
 }
 
-static void clone_memory(struct blk_dev *dev, const struct blk_dev *origin)
+static void clone_memory(struct blk_dev *dev, const struct blk_dev *origin, unsigned number)
 {
     struct core *core = ((const struct memory_dev *)origin)->core;
 
+    (void)number;
     atomic_fetch_add(&core->users, 1);
     opened(dev, core);
 }

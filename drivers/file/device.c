@@ -24,14 +24,15 @@ struct file_dev {
     int direct_fd;          /* with O_DIRECT; -1: the filesystem has none */
     bool is_block;          /* a block device, not a regular file */
     uint32_t logical_block; /* bytes; 0: not known */
-    uint64_t allocated;     /* bytes on disk when it was opened */
+    uint64_t allocated;     /* bytes on disk at the last look */
     atomic_bool cancelled;  /* helper threads look at it before they begin */
 
-    /* Of open, resize and close, one at a time. */
+    /* Of open, clone, recover, resize and close, one at a time. */
     struct loop_work work;
-    int dirfd;   /* what path is relative to */
-    char *path;  /* until it is open */
-    bool follow; /* a symbolic link */
+    int dirfd;                       /* what path is relative to */
+    char *path;                      /* until it is open */
+    bool follow;                     /* a symbolic link */
+    int origin_fd, origin_direct_fd; /* of a clone, while it is being opened */
     uint64_t new_size;
     int result; /* 0 or -errno with the sentence */
     struct blk_error error;
@@ -58,6 +59,26 @@ static struct file_dev *file_of_work(struct loop_work *work)
 static int no_thread(struct blk_error *error, int status)
 {
     return blk_error_set(error, -status, "no helper thread could be started");
+}
+
+/* ---- Looking at it, in a helper thread -------------------------------------------------------- */
+
+/* The times of a block device's node say nothing of what is on it: it has none. Returns 0 or
+ * -errno with the sentence. */
+static int take_stamp(struct file_dev *file, struct blk_stamp *stamp)
+{
+    struct stat st;
+
+    if (fstat(file->fd, &st) < 0)
+        return file_error(&file->error, errno);
+    file->allocated = (uint64_t)st.st_blocks * 512;
+    *stamp = (struct blk_stamp){.size = (uint64_t)st.st_size};
+    if (!file->is_block) {
+        stamp->mtime_ns = file_nanoseconds(st.st_mtim);
+        stamp->ctime_ns = file_nanoseconds(st.st_ctim);
+        return 0;
+    }
+    return ioctl(file->fd, BLKGETSIZE64, &stamp->size) < 0 ? file_error(&file->error, errno) : 0;
 }
 
 /* ---- Opening, in a helper thread -------------------------------------------------------------- */
@@ -109,18 +130,13 @@ static int open_buffered(struct file_dev *file, const struct stat *st)
 
 static int find_size(struct file_dev *file)
 {
-    struct stat st;
-    int block_size;
+    int block_size, status = take_stamp(file, &file->dev.opened);
 
-    if (fstat(file->fd, &st) < 0)
-        return file_error(&file->error, errno);
-    file->dev.size = (uint64_t)st.st_size;
-    file->allocated = (uint64_t)st.st_blocks * 512;
-    if (!file->is_block)
-        return 0;
-    if (ioctl(file->fd, BLKGETSIZE64, &file->dev.size) < 0)
-        return file_error(&file->error, errno);
-    if (ioctl(file->fd, BLKSSZGET, &block_size) == 0 && block_size > 0)
+    if (status < 0)
+        return status;
+    file->dev.size = file->dev.opened.size;
+    file->dev.seen = file->dev.opened;
+    if (file->is_block && ioctl(file->fd, BLKSSZGET, &block_size) == 0 && block_size > 0)
         file->logical_block = (uint32_t)block_size;
     return 0;
 }
@@ -177,8 +193,10 @@ static void run_open(struct loop_work *work)
         file->result = open_buffered(file, &st);
     if (file->result == 0)
         file->result = find_size(file);
-    if (file->result == 0)
-        open_direct(file, &st);
+    if (file->result < 0)
+        return;
+    open_direct(file, &st);
+    file->dev.identity = file_identity(file->fd); /* NULL: then nothing is compared */
 }
 
 /* ---- The life of a device --------------------------------------------------------------------- */
@@ -195,20 +213,6 @@ static void set_limits(struct blk_dev *dev, bool is_block)
     };
 }
 
-/* The same file by whatever name: a hard link, a symbolic link, another device node. */
-static char *make_identity(int fd)
-{
-    struct stat st;
-    char *identity;
-
-    if (fstat(fd, &st) < 0 ||
-        (S_ISBLK(st.st_mode)
-             ? asprintf(&identity, "block device %jx", (uintmax_t)st.st_rdev)
-             : asprintf(&identity, "file %jx:%jx", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino)) < 0)
-        return NULL; /* then nothing is compared */
-    return identity;
-}
-
 static void open_done(struct loop_work *work)
 {
     struct file_dev *file = file_of_work(work);
@@ -216,8 +220,6 @@ static void open_done(struct loop_work *work)
     free(file->path);
     file->path = NULL;
     set_limits(&file->dev, file->is_block);
-    if (file->result == 0)
-        file->dev.identity = make_identity(file->fd);
     if (atomic_load(&file->cancelled))
         blk_opened(&file->dev, -ECANCELED, NULL);
     else
@@ -252,30 +254,63 @@ static void open_file(struct blk_dev *dev, const struct blk_open_args *args)
     }
 }
 
+/* ---- Cloning ---------------------------------------------------------------------------------- */
+
+/* Opens the file behind a descriptor once more. Returns 0 or -errno with the sentence. */
+static int open_again(struct file_dev *file, int origin_fd, int more_flags, int *fd)
+{
+    char link[40];
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", origin_fd);
+    *fd = open(link, open_flags(file) | more_flags);
+    if (*fd < 0)
+        return blk_error_set(&file->error, errno, "opening it once more as %s: %s", link,
+                             strerror(errno));
+    return 0;
+}
+
+static void run_clone(struct loop_work *work)
+{
+    struct file_dev *file = file_of_work(work);
+
+    if (atomic_load(&file->cancelled))
+        return;
+    /* Without O_EXCL: the origin holds a block device for all of its clones. */
+    file->result = open_again(file, file->origin_fd, 0, &file->fd);
+    if (file->result == 0 && file->origin_direct_fd >= 0)
+        file->result = open_again(file, file->origin_direct_fd, O_DIRECT, &file->direct_fd);
+    if (file->result == 0)
+        file->result = find_size(file);
+}
+
 /*
- * The clone gets duplicates of the descriptors: surely the same file, whatever has become of its
- * name, and no second claim on a block device. What it costs is that a writeback error is reported
- * to one of the clones only, for the kernel counts by open(); one is enough to fail the job.
+ * The clone opens what the origin's descriptors lead to: surely the same file, whatever has become of
+ * its name. Duplicates of them would do for that, but they share one open file description, and to
+ * each of those the kernel reports a writeback error once: one clone's fdatasync() would fail, and
+ * another's say that all is well.
  */
-static void clone_file(struct blk_dev *dev, const struct blk_dev *origin)
+static void clone_file(struct blk_dev *dev, const struct blk_dev *origin, unsigned number)
 {
     const struct file_dev *from = (const struct file_dev *)origin;
     struct file_dev *file = file_of(dev);
+    int status;
 
+    (void)number;
     atomic_init(&file->cancelled, false);
+    file->fd = file->direct_fd = -1;
     file->is_block = from->is_block;
     file->logical_block = from->logical_block;
-    file->direct_fd = -1;
-    file->fd = fcntl(from->fd, F_DUPFD_CLOEXEC, 0);
-    if (file->fd >= 0 && from->direct_fd >= 0)
-        file->direct_fd = fcntl(from->direct_fd, F_DUPFD_CLOEXEC, 0);
-    if (file->fd < 0 || (file->direct_fd < 0 && from->direct_fd >= 0))
-        file->result = file_error(&file->error, errno);
-    else
-        file->result = find_size(file);
-    set_limits(dev, file->is_block);
-    blk_opened(dev, file->result, &file->error);
+    file->follow = true; /* what is in /proc/self/fd are links */
+    file->origin_fd = from->fd;
+    file->origin_direct_fd = from->direct_fd;
+    file->work.run = run_clone;
+    file->work.done = open_done;
+    status = loop_offload(dev->loop, &file->work);
+    if (status < 0)
+        blk_opened(dev, no_thread(&file->error, status), &file->error);
 }
+
+/* ---- Closing ---------------------------------------------------------------------------------- */
 
 static void run_close(struct loop_work *work)
 {
@@ -308,6 +343,38 @@ static void close_file(struct blk_dev *dev)
 static void cancel_all(struct blk_dev *dev)
 {
     atomic_store(&file_of(dev)->cancelled, true);
+}
+
+/* ---- Looking again ---------------------------------------------------------------------------- */
+
+static void run_recover(struct loop_work *work)
+{
+    struct file_dev *file = file_of_work(work);
+
+    file->result = take_stamp(file, &file->dev.seen);
+}
+
+static void recover_done(struct loop_work *work)
+{
+    struct file_dev *file = file_of_work(work);
+
+    if (atomic_load(&file->cancelled))
+        blk_recovered(&file->dev, -ECANCELED, NULL);
+    else
+        blk_recovered(&file->dev, file->result, &file->error);
+}
+
+/* An open file cannot become another one, and is not lost: this only looks whether it has changed. */
+static void recover_file(struct blk_dev *dev)
+{
+    struct file_dev *file = file_of(dev);
+    int status;
+
+    file->work.run = run_recover;
+    file->work.done = recover_done;
+    status = loop_offload(dev->loop, &file->work);
+    if (status < 0)
+        blk_recovered(dev, no_thread(&file->error, status), &file->error);
 }
 
 /* ---- Resizing --------------------------------------------------------------------------------- */
@@ -367,7 +434,7 @@ static void run_request(struct loop_work *work)
     if (atomic_load(&state->file->cancelled))
         state->result = -ECANCELED;
     else if (req->op == BLK_READ)
-        state->result = file_read(&state->io);
+        state->result = file_read(&state->io, (req->flags & BLK_FUA) != 0);
     else if (req->op == BLK_WRITE)
         state->result = file_write(&state->io, (req->flags & BLK_FUA) != 0);
     else
@@ -386,8 +453,12 @@ static int request_status(const struct file_req *state)
         return blk_error_set(&req->error, -status,
                              "fdatasync: %s; what was written before may be lost",
                              strerror(-status));
-    if (status < 0)
-        return file_error(&req->error, -status);
+    if (status < 0) {
+        file_error(&req->error, -status);
+        if (status == -EIO && req->op == BLK_READ)
+            req->error.retry = BLK_MEDIUM;
+        return status;
+    }
     if (state->io.left > 0)
         return blk_error_set(&req->error, EIO,
                              "the file ends at %" PRIu64 " now; when it was opened it had %" PRIu64
@@ -470,6 +541,7 @@ const struct blk_driver file_driver = {
     .check = check,
     .open = open_file,
     .clone = clone_file,
+    .recover = recover_file,
     .close = close_file,
     .submit = submit,
     .cancel_all = cancel_all,

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -66,10 +67,23 @@ static void advance(struct file_io *io, size_t moved)
     }
 }
 
-int file_read(struct file_io *io)
+/* The kernel keeps a page that the range covers only in part. */
+static void drop_cached(const struct file_io *io)
+{
+    uint64_t mask = file_direct_align() - 1;
+    uint64_t from = io->offset & ~mask, to = (io->offset + io->left + mask) & ~mask;
+
+    posix_fadvise(io->fd, (off_t)from, (off_t)(to - from), POSIX_FADV_DONTNEED);
+}
+
+int file_read(struct file_io *io, bool from_disk)
 {
     while (io->left > 0) {
-        ssize_t moved = preadv(pick_fd(io), io->iov, call_iovcnt(io), (off_t)io->offset);
+        ssize_t moved;
+
+        if (from_disk && pick_fd(io) == io->fd)
+            drop_cached(io);
+        moved = preadv(pick_fd(io), io->iov, call_iovcnt(io), (off_t)io->offset);
 
         if (moved == 0)
             break;
@@ -98,6 +112,11 @@ int file_write(struct file_io *io, bool durable)
             return -errno;
     }
     return durable && flags == 0 && fdatasync(io->fd) < 0 ? -errno : 0;
+}
+
+int64_t file_nanoseconds(struct timespec time)
+{
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
 /* ---- Words ------------------------------------------------------------------------------------ */

@@ -77,11 +77,6 @@ static int sync_directory(struct store_req *req)
     return 0;
 }
 
-static int64_t nanoseconds(struct timespec time)
-{
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
 static enum store_type type_of(mode_t mode)
 {
     switch (mode & S_IFMT) {
@@ -104,8 +99,8 @@ static void fill_attr(struct store_attr *attr, const struct stat *st)
         .size = (uint64_t)st->st_size,
         .used = (uint64_t)st->st_blocks * 512,
         .file_id = st->st_ino,
-        .mtime_ns = nanoseconds(st->st_mtim),
-        .ctime_ns = nanoseconds(st->st_ctim),
+        .mtime_ns = file_nanoseconds(st->st_mtim),
+        .ctime_ns = file_nanoseconds(st->st_ctim),
     };
 }
 
@@ -172,7 +167,7 @@ static int do_read(struct store_req *req)
     if (fd < 0)
         return fd;
     io = whole_request(req, fd, &iov);
-    status = file_read(&io);
+    status = file_read(&io, false);
     close(fd);
     req->got = req->len - io.left;
     return status < 0 ? fail(req, -status) : 0;

@@ -7,6 +7,7 @@
  */
 #include "private.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,7 +75,10 @@ static void logged_in(struct iscsi_context *context, int status, void *data, voi
         session->coming_up = false;
         blk_error_clear(&session->error);
         secrets_wipe(&session->secrets);
+        session->had_choice =
+            session->url->host_count > 1 || session->resolve.count > 1 || session->moves > 0;
         resolve_free(&session->resolve);
+        session->address = 0;
         session_move(session, SESSION_LOGGING_IN, SESSION_UP);
         session->up(session);
         return;
@@ -176,11 +180,11 @@ static void connect_next_portal(struct session *session)
 {
     const struct url_host *host;
 
-    if (session->host == session->url->host_count) {
+    if (session->tried == session->url->host_count) {
         session_give_up(session);
         return;
     }
-    host = &session->url->hosts[session->host++];
+    host = &session->url->hosts[(session->first + session->tried++) % session->url->host_count];
     session->port = host->port != 0 ? host->port : ISCSI_PORT;
     resolve_host(session, host->host);
 }
@@ -188,13 +192,45 @@ static void connect_next_portal(struct session *session)
 void connect_start(struct session *session)
 {
     session->resolve.done = resolved;
-    session->host = session->moves = 0;
+    session->tried = session->moves = 0;
     session->moved_to[0] = '\0';
     blk_error_clear(&session->error);
-    if (secrets_load(&session->secrets, session->url, &session->error) < 0) {
+    if (secrets_load(&session->secrets, session->url, session->login, &session->error) < 0) {
         session_give_up(session);
         return;
     }
     session->coming_up = true;
     connect_next_portal(session);
+}
+
+/* ---- Choosing a portal ------------------------------------------------------------------------ */
+
+void iscsi_session_settle(struct session *session)
+{
+    assert(session->state == SESSION_UP);
+    session->first = (session->first + session->tried - 1) % session->url->host_count;
+    session->tried = 1;
+}
+
+void iscsi_session_leave_portal(struct session *session, const struct blk_error *reason)
+{
+    assert(session->state == SESSION_UP);
+    session->first = (session->first + session->tried) % session->url->host_count;
+    session->tried = 0;
+    session_break_off(session, reason);
+}
+
+bool iscsi_session_try_next_portal(struct session *session, const struct blk_error *reason)
+{
+    struct blk_error error = {0};
+
+    assert(session->state == SESSION_UP);
+    if (session->tried >= session->url->host_count)
+        return false;
+    if (secrets_load(&session->secrets, session->url, session->login, &error) < 0)
+        return false;
+    session->coming_up = true;
+    session->moved_to[0] = '\0';
+    session_break_off(session, reason);
+    return true;
 }

@@ -18,6 +18,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include <lunferry/secret.h>
 #include <lunferry/units.h>
 
 #define INITIATOR_FILE "/etc/iscsi/initiatorname.iscsi"
@@ -25,8 +26,9 @@
 const struct url_option login_options[] = {
     {"user", "NAME: the CHAP user, if the URL has none before the @ "
              "(else LIBISCSI_CHAP_USERNAME in the environment)"},
-    {"password-file", "FILE: its first line is the CHAP password "
-                      "(else LIBISCSI_CHAP_PASSWORD in the environment)"},
+    {"password-file", "FILE: its first line is the CHAP password (else --password-file, "
+                      "LIBISCSI_CHAP_PASSWORD in the environment, "
+                      "or systemd's credential lunferry.chap-password)"},
     {"mutual-user", "NAME: the CHAP user as which the target must prove itself "
                     "(else LIBISCSI_CHAP_TARGET_USERNAME in the environment)"},
     {"mutual-password-file", "FILE: its first line is the target's CHAP password "
@@ -226,7 +228,7 @@ static uint64_t keyed_hash(const char *text, size_t len)
 static const char *make_initiator_name(char name[ISCSI_NAME_MAX + 1])
 {
     const char *from = "machine id";
-    char id[256];
+    char id[256] = "";
 
     if (read_file("/etc/machine-id", id, sizeof(id)) < 0 || strcspn(id, "\n") < 32) {
         from = "host name";
@@ -262,35 +264,51 @@ static int choose_initiator(struct login *login, const char *wanted, struct blk_
     return 0;
 }
 
-/* Random, because two sessions of one initiator name that share an ISID end each other. */
-static int choose_isid(struct login *login, const struct login *other, struct blk_error *error)
-{
-    uint64_t random;
+/* ---- ISID ------------------------------------------------------------------------------------- */
 
-    do {
-        if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
-            return blk_error_set(error, EIO, "no random numbers for the session's ISID");
-        login->isid = random & 0xffffff;
-        login->isid_qualifier = (uint16_t)(random >> 24);
-    } while (other != NULL && login->isid == other->isid &&
-             login->isid_qualifier == other->isid_qualifier);
+/* Tells the number that an ISID makes from 0. */
+#define SESSION_ID_MARK (UINT64_C(1) << 40)
+
+/* Random, because two sessions of one initiator name that share an ISID end each other. The clones of
+ * a device share its 24 bits, and count its qualifier on: so the one number brings back all. */
+static int choose_isid(struct login *login, uint64_t session_id, struct blk_error *error)
+{
+    if (session_id == 0 &&
+        getrandom(&session_id, sizeof(session_id), 0) != (ssize_t)sizeof(session_id))
+        return blk_error_set(error, EIO, "no random numbers for the session's ISID");
+    login->isid = session_id >> 16 & 0xffffff;
+    login->isid_qualifier = (uint16_t)session_id;
     return 0;
 }
 
+uint64_t login_session_id(const struct login *login)
+{
+    return SESSION_ID_MARK | (uint64_t)login->isid << 16 | login->isid_qualifier;
+}
+
 int login_prepare(struct login *login, const struct url *url, const struct blk_settings *settings,
-                  const struct login *other, struct blk_error *error)
+                  uint64_t session_id, struct blk_error *error)
 {
     int rc;
 
     rc = parse_path(url->path, login->target, &login->lun, error);
     if (rc == 0)
         rc = parse_header_digest(url, &login->header_digest, error);
+    login->password_file = settings->password_file;
     if (rc == 0)
         rc = choose_initiator(login, settings->initiator_name, error);
     if (rc == 0)
-        rc = choose_isid(login, other, error);
+        rc = choose_isid(login, session_id, error);
     return rc;
 }
+
+void login_prepare_clone(struct login *login, const struct login *origin, unsigned number)
+{
+    *login = *origin;
+    login->isid_qualifier = (uint16_t)(origin->isid_qualifier + number);
+}
+
+/* ---- LUN -------------------------------------------------------------------------------------- */
 
 int lun_field(unsigned lun)
 {
@@ -312,72 +330,105 @@ static int keep(char *to, size_t size, const char *from, size_t len, const char 
     return 0;
 }
 
-static int keep_first_line(char *to, size_t size, const char *path, const char *what,
-                           struct blk_error *error)
-{
-    char text[512]; /* longer than any password may be */
-    int rc;
-
-    rc = read_file(path, text, sizeof(text));
-    if (rc < 0)
-        rc = blk_error_set(error, -rc, "cannot read the %s from '%s': %s", what, path,
-                           strerror(-rc));
-    else
-        rc = keep(to, size, text, strcspn(text, "\r\n"), what, error);
-    explicit_bzero(text, sizeof(text));
-    return rc;
-}
-
 /* Where one secret, or the name with it, may stand; the first that is there counts. */
 struct source {
-    const char *given; /* in the URL itself, or in an option */
-    const char *file;
+    const char *option; /* names a file, in the URL */
+    const char *file;   /* for all endpoints that have a user name */
     const char *variable;
+    const char *credential; /* systemd's */
+    const char *given;      /* in the URL itself */
     const char *what;
 };
 
+/* What is said closest to the endpoint counts: its own option, its URL, an option for all endpoints,
+ * the environment, the service's credentials. */
 static int take(char *to, size_t size, const struct source *source, struct blk_error *error)
 {
-    const char *value = source->given;
+    const char *value;
 
     to[0] = '\0';
-    if (value == NULL && source->file != NULL)
-        return keep_first_line(to, size, source->file, source->what, error);
-    if (value == NULL)
-        value = getenv(source->variable);
+    if (source->option != NULL)
+        return secret_from_file(source->option, source->what, to, size, error);
+    if (source->given != NULL)
+        return keep(to, size, source->given, strlen(source->given), source->what, error);
+    if (source->file != NULL)
+        return secret_from_file(source->file, source->what, to, size, error);
     /* An empty variable is one that is not set. */
-    if (value == NULL || (source->given == NULL && value[0] == '\0'))
-        return 0;
-    return keep(to, size, value, strlen(value), source->what, error);
+    value = getenv(source->variable);
+    if (value != NULL && value[0] != '\0')
+        return keep(to, size, value, strlen(value), source->what, error);
+    return secret_from_credential(source->credential, source->what, to, size, error);
 }
 
-int secrets_load(struct secrets *secrets, const struct url *url, struct blk_error *error)
+static int load_own(struct secrets *s, const struct url *url, const struct login *login,
+                    struct blk_error *error)
 {
-    const struct source user = {url->user != NULL ? url->user : url_param(url, "user"), NULL,
-                                "LIBISCSI_CHAP_USERNAME", "CHAP user name"};
-    const struct source password = {url->password, url_param(url, "password-file"),
-                                    "LIBISCSI_CHAP_PASSWORD", "CHAP password"};
-    const struct source mutual_user = {url_param(url, "mutual-user"), NULL,
-                                       "LIBISCSI_CHAP_TARGET_USERNAME", "mutual CHAP user name"};
-    const struct source mutual_password = {NULL, url_param(url, "mutual-password-file"),
-                                           "LIBISCSI_CHAP_TARGET_PASSWORD", "mutual CHAP password"};
+    const struct source user = {
+        .variable = "LIBISCSI_CHAP_USERNAME",
+        .credential = "chap-user",
+        .given = url->user != NULL ? url->user : url_param(url, "user"),
+        .what = "CHAP user name",
+    };
+    struct source password = {
+        .option = url_param(url, "password-file"),
+        .variable = "LIBISCSI_CHAP_PASSWORD",
+        .credential = "chap-password",
+        .given = url->password,
+        .what = "CHAP password",
+    };
+    int rc = take(s->user, sizeof(s->user), &user, error);
+
+    if (rc < 0)
+        return rc;
+    if (s->user[0] != '\0')
+        password.file = login->password_file;
+    return take(s->password, sizeof(s->password), &password, error);
+}
+
+static int load_mutual(struct secrets *s, const struct url *url, struct blk_error *error)
+{
+    const struct source user = {
+        .variable = "LIBISCSI_CHAP_TARGET_USERNAME",
+        .credential = "chap-mutual-user",
+        .given = url_param(url, "mutual-user"),
+        .what = "mutual CHAP user name",
+    };
+    const struct source password = {
+        .option = url_param(url, "mutual-password-file"),
+        .variable = "LIBISCSI_CHAP_TARGET_PASSWORD",
+        .credential = "chap-mutual-password",
+        .what = "mutual CHAP password",
+    };
+    int rc = take(s->mutual_user, sizeof(s->mutual_user), &user, error);
+
+    if (rc < 0)
+        return rc;
+    return take(s->mutual_password, sizeof(s->mutual_password), &password, error);
+}
+
+int secrets_load(struct secrets *secrets, const struct url *url, const struct login *login,
+                 struct blk_error *error)
+{
     struct secrets *s = secrets;
     int rc;
 
     memset(s, 0, sizeof(*s));
-    if ((rc = take(s->user, sizeof(s->user), &user, error)) < 0 ||
-        (rc = take(s->password, sizeof(s->password), &password, error)) < 0 ||
-        (rc = take(s->mutual_user, sizeof(s->mutual_user), &mutual_user, error)) < 0 ||
-        (rc = take(s->mutual_password, sizeof(s->mutual_password), &mutual_password, error)) < 0)
+    rc = load_own(s, url, login, error);
+    if (rc == 0)
+        rc = load_mutual(s, url, error);
+    if (rc < 0)
         return rc;
+    if (s->password[0] != '\0' || s->mutual_password[0] != '\0')
+        secret_guard();
 
     /* libiscsi drops a half-given pair in silence, and then logs in without CHAP. */
     if ((s->user[0] != '\0') != (s->password[0] != '\0'))
-        return blk_error_set(error, EINVAL,
-                             "CHAP needs a user name and a password, and there is only a %s "
-                             "(options user= and password-file=, or LIBISCSI_CHAP_USERNAME and "
-                             "LIBISCSI_CHAP_PASSWORD in the environment)",
-                             s->user[0] != '\0' ? "user name" : "password");
+        return blk_error_set(
+            error, EINVAL,
+            "CHAP needs a user name and a password, and there is only a %s "
+            "(options user= and password-file=, or --password-file, or "
+            "LIBISCSI_CHAP_USERNAME and LIBISCSI_CHAP_PASSWORD in the environment)",
+            s->user[0] != '\0' ? "user name" : "password");
     if ((s->mutual_user[0] != '\0') != (s->mutual_password[0] != '\0'))
         return blk_error_set(error, EINVAL,
                              "mutual CHAP needs a user name and a password, and there is only a %s",

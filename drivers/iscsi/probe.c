@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a LUN says about itself, asked when it is opened, in two round trips:
+ * What a LUN says about itself, asked when it is opened and whenever it may have changed, in two
+ * round trips:
  *
  *   1. TEST UNIT READY, which takes the unit attention that follows a login, and the list of VPD
  *      pages, which unit attentions do not concern (SPC-4 5.14). No more than these two, because
  *      tgt's command window starts with two commands: a third would take a round trip of its own.
  *   2. everything else, of the VPD pages only those that are listed
  *
- * What a unit attention answered is asked again in the next round.
+ * What a unit attention answered is asked again in the next round; everything is, where the attention
+ * says that answers may have changed: some may have come before the change.
  *
  * All data is treated as hostile: lengths are checked, text is reduced to printable ASCII.
  */
 #include "private.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -28,46 +29,6 @@
 
 #define INQUIRY_LENGTH 96
 #define PAGE_LENGTH    252 /* the most that old targets take: the length field once had one byte */
-
-/* What came back: bytes behind the end of a short answer read as zeros, which is "not told". */
-struct answer {
-    const uint8_t *data;
-    size_t len;
-};
-
-static uint64_t get(const struct answer *answer, size_t at, size_t bytes)
-{
-    uint64_t value = 0;
-
-    if (at + bytes > answer->len)
-        return 0;
-    for (size_t i = 0; i < bytes; i++)
-        value = value << 8 | answer->data[at + i];
-    return value;
-}
-
-static bool bit(const struct answer *answer, size_t at, unsigned number)
-{
-    return (get(answer, at, 1) >> number & 1) != 0;
-}
-
-/* Printable text without blanks at its ends. */
-static void get_text(const struct answer *answer, size_t at, size_t len, char *text, size_t size)
-{
-    size_t used = 0;
-
-    for (size_t i = 0; i < len && at + i < answer->len && used + 1 < size; i++) {
-        unsigned char c = answer->data[at + i];
-
-        if (c == '\0')
-            break;
-        if (used > 0 || c != ' ')
-            text[used++] = isprint(c) ? (char)c : '?';
-    }
-    while (used > 0 && text[used - 1] == ' ')
-        used--;
-    text[used] = '\0';
-}
 
 /* ---- The answers ------------------------------------------------------------------------------ */
 
@@ -99,7 +60,8 @@ static int no_such_lun(struct probe *probe)
 static int take_inquiry(struct probe *probe, const struct answer *answer)
 {
     struct lun_facts *facts = &probe->facts;
-    unsigned qualifier = (unsigned)get(answer, 0, 1) >> 5, type = get(answer, 0, 1) & 0x1f;
+    unsigned qualifier = (unsigned)answer_get(answer, 0, 1) >> 5,
+             type = answer_get(answer, 0, 1) & 0x1f;
 
     if (answer->len < 36)
         return blk_error_set(&probe->error, EPROTO, "the INQUIRY data is too short: %zu bytes",
@@ -110,9 +72,9 @@ static int take_inquiry(struct probe *probe, const struct answer *answer)
         return blk_error_set(&probe->error, ENOTBLK,
                              "LUN %u is a %s (device type %02xh), not a disk",
                              probe->session->login->lun, device_type_name(type), type);
-    get_text(answer, 8, 8, facts->vendor, sizeof(facts->vendor));
-    get_text(answer, 16, 16, facts->product, sizeof(facts->product));
-    get_text(answer, 32, 4, facts->revision, sizeof(facts->revision));
+    answer_text(answer, 8, 8, facts->vendor, sizeof(facts->vendor));
+    answer_text(answer, 16, 16, facts->product, sizeof(facts->product));
+    answer_text(answer, 32, 4, facts->revision, sizeof(facts->revision));
     return 0;
 }
 
@@ -120,7 +82,7 @@ static int take_inquiry(struct probe *probe, const struct answer *answer)
 static int take_capacity(struct probe *probe, const struct answer *answer)
 {
     struct lun_facts *facts = &probe->facts;
-    uint64_t last = get(answer, 0, 8), size = get(answer, 8, 4);
+    uint64_t last = answer_get(answer, 0, 8), size = answer_get(answer, 8, 4);
 
     if (answer->len < 12)
         return blk_error_set(&probe->error, EPROTO, "the capacity data is too short: %zu bytes",
@@ -135,9 +97,9 @@ static int take_capacity(struct probe *probe, const struct answer *answer)
                              last);
     facts->blocks = last + 1;
     facts->block_size = (uint32_t)size;
-    facts->physical_exponent = get(answer, 13, 1) & 0x0f;
-    facts->provisioned = bit(answer, 14, 7);
-    facts->reads_zeros = bit(answer, 14, 6);
+    facts->physical_exponent = answer_get(answer, 13, 1) & 0x0f;
+    facts->provisioned = answer_bit(answer, 14, 7);
+    facts->reads_zeros = answer_bit(answer, 14, 6);
     return 0;
 }
 
@@ -146,15 +108,15 @@ static int take_capacity(struct probe *probe, const struct answer *answer)
 static int take_caching(struct probe *probe, const struct answer *answer)
 {
     struct lun_facts *facts = &probe->facts;
-    size_t page = 4 + (size_t)get(answer, 3, 1); /* behind the block descriptors */
+    size_t page = 4 + (size_t)answer_get(answer, 3, 1); /* behind the block descriptors */
 
     if (answer->len < 4)
         return 0;
-    facts->write_protected = bit(answer, 2, 7);
-    facts->can_fua = bit(answer, 2, 4);
-    if (page + 2 < answer->len && (get(answer, page, 1) & 0x3f) == 0x08) {
+    facts->write_protected = answer_bit(answer, 2, 7);
+    facts->can_fua = answer_bit(answer, 2, 4);
+    if (page + 2 < answer->len && (answer_get(answer, page, 1) & 0x3f) == 0x08) {
         facts->cache_told = true;
-        facts->write_cache = bit(answer, page + 2, 2);
+        facts->write_cache = answer_bit(answer, page + 2, 2);
     }
     return 0;
 }
@@ -162,8 +124,8 @@ static int take_caching(struct probe *probe, const struct answer *answer)
 /* SPC-4 7.8.15 */
 static int take_serial(struct probe *probe, const struct answer *answer)
 {
-    get_text(answer, 4, (size_t)get(answer, 2, 2), probe->facts.serial,
-             sizeof(probe->facts.serial));
+    answer_text(answer, 4, (size_t)answer_get(answer, 2, 2), probe->facts.serial,
+                sizeof(probe->facts.serial));
     return 0;
 }
 
@@ -177,17 +139,17 @@ static void take_designator(struct lun_facts *facts, const struct answer *answer
                             const char *prefix)
 {
     char *text = facts->identity;
-    size_t size = sizeof(facts->identity), len = (size_t)get(answer, at + 3, 1), used;
-    unsigned code_set = get(answer, at, 1) & 0x0f;
+    size_t size = sizeof(facts->identity), len = (size_t)answer_get(answer, at + 3, 1), used;
+    unsigned code_set = answer_get(answer, at, 1) & 0x0f;
 
     used = (size_t)snprintf(text, size, "%s", prefix);
     if (code_set != 1) { /* ASCII or UTF-8 */
-        get_text(answer, at + 4, len, text + used, size - used);
+        answer_text(answer, at + 4, len, text + used, size - used);
         return;
     }
     for (size_t i = 0; i < len && used + 3 <= size; i++)
         used += (size_t)snprintf(text + used, size - used, "%02x",
-                                 (unsigned)get(answer, at + 4 + i, 1));
+                                 (unsigned)answer_get(answer, at + 4 + i, 1));
 }
 
 static int take_identity(struct probe *probe, const struct answer *answer)
@@ -195,8 +157,9 @@ static int take_identity(struct probe *probe, const struct answer *answer)
     size_t best = sizeof(designator_types) / sizeof(designator_types[0]);
     size_t at = 4;
 
-    while (at + 4 <= answer->len && at + 4 + get(answer, at + 3, 1) <= answer->len) {
-        unsigned association = get(answer, at + 1, 1) >> 4 & 3, type = get(answer, at + 1, 1) & 0xf;
+    while (at + 4 <= answer->len && at + 4 + answer_get(answer, at + 3, 1) <= answer->len) {
+        unsigned association = answer_get(answer, at + 1, 1) >> 4 & 3,
+                 type = answer_get(answer, at + 1, 1) & 0xf;
 
         for (size_t i = 0; i < best && association == 0; i++) {
             if (designator_types[i].type == type) {
@@ -204,7 +167,7 @@ static int take_identity(struct probe *probe, const struct answer *answer)
                 best = i;
             }
         }
-        at += 4 + (size_t)get(answer, at + 3, 1);
+        at += 4 + (size_t)answer_get(answer, at + 3, 1);
     }
     return 0;
 }
@@ -214,13 +177,13 @@ static int take_limits(struct probe *probe, const struct answer *answer)
 {
     struct lun_facts *facts = &probe->facts;
 
-    facts->no_zero_write_same = bit(answer, 4, 0);
-    facts->max_transfer = (uint32_t)get(answer, 8, 4);
-    facts->optimal_transfer = (uint32_t)get(answer, 12, 4);
-    facts->max_unmap_blocks = (uint32_t)get(answer, 20, 4);
-    facts->max_unmap_descriptors = (uint32_t)get(answer, 24, 4);
-    facts->unmap_granularity = (uint32_t)get(answer, 28, 4);
-    facts->max_write_same = get(answer, 36, 8);
+    facts->no_zero_write_same = answer_bit(answer, 4, 0);
+    facts->max_transfer = (uint32_t)answer_get(answer, 8, 4);
+    facts->optimal_transfer = (uint32_t)answer_get(answer, 12, 4);
+    facts->max_unmap_blocks = (uint32_t)answer_get(answer, 20, 4);
+    facts->max_unmap_descriptors = (uint32_t)answer_get(answer, 24, 4);
+    facts->unmap_granularity = (uint32_t)answer_get(answer, 28, 4);
+    facts->max_write_same = answer_get(answer, 36, 8);
     return 0;
 }
 
@@ -229,9 +192,9 @@ static int take_provisioning(struct probe *probe, const struct answer *answer)
 {
     struct lun_facts *facts = &probe->facts;
 
-    facts->can_unmap = bit(answer, 5, 7);
-    facts->can_write_same_unmap = bit(answer, 5, 6);
-    facts->provisioning = get(answer, 6, 1) & 7;
+    facts->can_unmap = answer_bit(answer, 5, 7);
+    facts->can_write_same_unmap = answer_bit(answer, 5, 6);
+    facts->provisioning = answer_get(answer, 6, 1) & 7;
     return 0;
 }
 
@@ -286,7 +249,7 @@ static const struct question {
 
 static int take_pages(struct probe *probe, const struct answer *answer)
 {
-    size_t end = 4 + (size_t)get(answer, 2, 2);
+    size_t end = 4 + (size_t)answer_get(answer, 2, 2);
 
     for (size_t at = 4; at < end && at < answer->len; at++) {
         for (unsigned i = 0; i < PROBE_ITEMS; i++) {
@@ -324,12 +287,23 @@ static void ask_round(struct probe *probe)
     }
 }
 
+static void ask_all(struct probe *probe)
+{
+    memset(&probe->facts, 0, sizeof(probe->facts));
+    probe->facts.write_cache = true;
+    probe->next_round = FIRST_ROUND;
+    probe->again = false;
+    ask_round(probe);
+}
+
 static void end_round(struct probe *probe)
 {
     if (probe->error.code != 0)
         probe->done(probe, -probe->error.code);
     else if (probe->next_round != 0)
         ask_round(probe);
+    else if (probe->again)
+        ask_all(probe);
     else
         probe->done(probe, 0);
 }
@@ -338,8 +312,8 @@ static void judge(struct probe *probe, const struct question *question, int stat
                   const struct scsi_task *task)
 {
     struct sense sense = sense_decode(task);
-    struct answer answer = {task->datain.data,
-                            task->datain.size > 0 ? (size_t)task->datain.size : 0};
+    struct answer answer = answer_of(task);
+    struct blk_error error = {0};
 
     if (probe->error.code != 0)
         return;
@@ -347,16 +321,37 @@ static void judge(struct probe *probe, const struct question *question, int stat
         if (status != SCSI_STATUS_GOOD)
             answer.len = 0; /* what is there is sense data */
         /* Some answer with another page than was asked for. */
-        if (question->take != NULL && (question->page == 0 || question->page == get(&answer, 1, 1)))
+        if (question->take != NULL &&
+            (question->page == 0 || question->page == answer_get(&answer, 1, 1)))
             question->take(probe, &answer);
-    } else if (question->required) {
-        if (sense.present && sense.key == SCSI_SENSE_ILLEGAL_REQUEST && sense.asc == 0x25) {
-            no_such_lun(probe);
-            return;
-        }
-        sense_error(&probe->error, status, task, iscsi_session_complaint(probe->session));
-        blk_error_prefix(&probe->error, "%s", question->name);
+        return;
     }
+    if (question->required && sense.present && sense.key == SCSI_SENSE_ILLEGAL_REQUEST &&
+        sense.asc == 0x25) {
+        no_such_lun(probe);
+        return;
+    }
+    sense_error(&error, status, task, &probe->standing, iscsi_session_complaint(probe->session));
+    /* What is refused for now is not what the LUN does not have. */
+    if (!question->required && error.retry == BLK_FATAL)
+        return;
+    probe->effects |= sense_effects(&sense);
+    probe->error = error;
+    blk_error_prefix(&probe->error, "%s", question->name);
+}
+
+static bool is_attention(struct probe *probe, int status, const struct scsi_task *task)
+{
+    struct sense sense = sense_decode(task);
+    struct blk_error error;
+
+    if (!sense_is_unit_attention(status, task))
+        return false;
+    probe->attention(probe, &sense);
+    sense_error(&error, status, task, &probe->standing, "");
+    if (error.retry == BLK_RECHECK)
+        probe->again = true;
+    return true;
 }
 
 static void answered(struct command *command, int status, struct scsi_task *task)
@@ -367,7 +362,7 @@ static void answered(struct command *command, int status, struct scsi_task *task
 
     if (status == SCSI_STATUS_CANCELLED)
         return; /* the session's end is the owner's to handle */
-    if (sense_is_unit_attention(status, task) && asked->attentions++ < MAX_ATTENTIONS)
+    if (is_attention(probe, status, task) && asked->attentions++ < MAX_ATTENTIONS)
         probe->next_round |= 1u << item;
     else
         judge(probe, &questions[item], status, task);
@@ -380,12 +375,10 @@ static void answered(struct command *command, int status, struct scsi_task *task
 
 void probe_start(struct probe *probe)
 {
-    memset(&probe->facts, 0, sizeof(probe->facts));
-    probe->facts.write_cache = true;
     blk_error_clear(&probe->error);
-    probe->next_round = FIRST_ROUND;
+    probe->effects = 0;
     probe->outstanding = 0;
     for (unsigned i = 0; i < PROBE_ITEMS; i++)
         probe->commands[i] = (struct probe_command){.command = {.done = answered}, .probe = probe};
-    ask_round(probe);
+    ask_all(probe);
 }

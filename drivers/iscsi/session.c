@@ -74,10 +74,11 @@ void session_note_failure(struct session *session, const struct blk_error *reaso
         blk_error_prefix(&all, "portal %s", session->portal);
     if (error->code == 0)
         *error = all;
-    else
+    else /* one portal that may come back makes another attempt worth it */
         blk_error_set_retry(error, error->code,
-                            error->retry != BLK_FATAL ? error->retry : all.retry, "%s; %s",
-                            error->text, all.text);
+                            all.retry == BLK_LOST || error->retry == BLK_FATAL ? all.retry
+                                                                               : error->retry,
+                            "%s; %s", error->text, all.text);
 }
 
 void session_break_off(struct session *session, const struct blk_error *reason)
@@ -120,6 +121,7 @@ static void drop(struct loop_call *call)
 
         end_command(command, command->parked ? command->status : SCSI_STATUS_CANCELLED);
     }
+    session->resetting = false;
     if (session->coming_up) {
         connect_next(session);
         return;
@@ -295,7 +297,7 @@ static bool live_busy(struct liveness *live)
 {
     struct session *session = container_of(live, struct session, live);
 
-    return session->state != SESSION_UP || session->commands != NULL;
+    return session->state != SESSION_UP || session->commands != NULL || session->resetting;
 }
 
 static void pinged(struct iscsi_context *context, int status, void *data, void *private_data)
@@ -308,14 +310,65 @@ static void pinged(struct iscsi_context *context, int status, void *data, void *
     session->pinged = false;
 }
 
+/*
+ * A LUN that is reset, by another initiator or by a session of ours on another portal, forgets its
+ * commands, and need not answer them (SAM-5 5.6, TAS of the control mode page) though it goes on
+ * answering pings. The first command after that is told by a unit attention. So in silence one is
+ * sent, for there may be no other; and commands that were out when such an attention came are not
+ * waited for when all is silent.
+ */
+static void looked(struct command *command, int status, struct scsi_task *task)
+{
+    struct session *session = container_of(command, struct session, look);
+    const struct standing standing = {0};
+    struct blk_error reason = {0};
+
+    session->looking = false;
+    if (!sense_is_unit_attention(status, task))
+        return;
+    sense_error(&reason, status, task, &standing, "");
+    reason.retry = BLK_LOST;
+    blk_error_prefix(&reason, "commands were not answered, and then");
+    session_break_off(session, &reason);
+}
+
+void iscsi_session_was_reset(struct session *session)
+{
+    for (struct command *command = session->commands; command != NULL; command = command->next)
+        command->forgotten = true;
+}
+
+static bool has_forgotten(const struct session *session)
+{
+    const struct command *command = session->commands;
+
+    while (command != NULL && !command->forgotten)
+        command = command->next;
+    return command != NULL;
+}
+
 static void live_ping(struct liveness *live)
 {
     struct session *session = container_of(live, struct session, live);
+    struct blk_error reason = {0};
 
-    if (session->state != SESSION_UP || session->pinged)
+    if (session->state != SESSION_UP)
         return;
-    session->pinged = iscsi_nop_out_async(session->context, pinged, NULL, 0, session) == 0;
-    send_soon(session);
+    if (has_forgotten(session)) {
+        blk_error_set_retry(&reason, ECONNRESET, BLK_LOST,
+                            "the LUN was reset, and commands before that were not answered");
+        session_break_off(session, &reason);
+        return;
+    }
+    if (!session->pinged)
+        session->pinged = iscsi_nop_out_async(session->context, pinged, NULL, 0, session) == 0;
+    if (session->commands != NULL && !session->looking) {
+        session->looking = true;
+        session->look = (struct command){.done = looked};
+        iscsi_session_send(session, &session->look, scsi_cdb_testunitready());
+    }
+    if (session->state == SESSION_UP)
+        send_soon(session);
 }
 
 static void live_dead(struct liveness *live)
@@ -426,7 +479,7 @@ void iscsi_session_send(struct session *session, struct command *command, struct
     assert(session->state == SESSION_UP);
     command->session = session;
     command->task = task;
-    command->parked = false;
+    command->parked = command->forgotten = false;
     if (session->timed < TIMED_ANSWERS)
         command->sent = loop_now(session->loop);
     command->link = &session->commands;
@@ -445,6 +498,29 @@ void iscsi_session_send(struct session *session, struct command *command, struct
     } else {
         send_soon(session);
     }
+}
+
+static void lun_reset(struct iscsi_context *context, int status, void *data, void *private_data)
+{
+    struct session *session = private_data;
+
+    (void)context;
+    if (status != SCSI_STATUS_GOOD || !session->resetting || !is_alive(session))
+        return; /* the session's end is told by down() */
+    session->resetting = false;
+    session->reset(session, (int)*(const uint32_t *)data);
+}
+
+void iscsi_session_reset_lun(struct session *session)
+{
+    assert(session->state == SESSION_UP && !session->resetting);
+    session->resetting = true;
+    /* Not iscsi_task_mgmt_lun_reset_async(), which first forgets all tasks, pings included. */
+    if (iscsi_task_mgmt_async(session->context, lun_field(session->login->lun), ISCSI_TM_LUN_RESET,
+                              0xffffffff, 0, lun_reset, session) < 0)
+        break_off_lost(session);
+    else
+        send_soon(session);
 }
 
 const char *iscsi_session_complaint(const struct session *session)
@@ -471,6 +547,11 @@ void iscsi_session_cancel(struct session *session)
     session_break_off(session, &reason);
 }
 
+void iscsi_session_abandon(struct session *session, const struct blk_error *reason)
+{
+    session_break_off(session, reason);
+}
+
 static void logged_out(struct iscsi_context *context, int status, void *data, void *private_data)
 {
     struct session *session = private_data;
@@ -493,6 +574,10 @@ void iscsi_session_close(struct session *session)
     session->coming_up = false;
     switch (session->state) {
     case SESSION_UP:
+        if (session->looking) { /* not worth waiting for */
+            session_break_off(session, NULL);
+            break;
+        }
         assert(session->commands == NULL);
         if (iscsi_logout_async(session->context, logged_out, session) < 0) {
             session_break_off(session, NULL);

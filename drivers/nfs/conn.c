@@ -27,13 +27,13 @@ struct nfs_ticket {
     struct nfs_ticket *next, **link;
 };
 
-static void calls_init(struct nfs_calls *list)
+void nfs_calls_init(struct nfs_calls *list)
 {
     list->head = NULL;
     list->tail = &list->head;
 }
 
-static void calls_add(struct nfs_calls *list, struct nfs_call *call)
+void nfs_calls_add(struct nfs_calls *list, struct nfs_call *call)
 {
     assert(!call->list);
     call->list = list;
@@ -43,7 +43,7 @@ static void calls_add(struct nfs_calls *list, struct nfs_call *call)
     list->tail = &call->next;
 }
 
-static void calls_take(struct nfs_call *call)
+void nfs_calls_take(struct nfs_call *call)
 {
     *call->link = call->next;
     if (call->next)
@@ -51,6 +51,16 @@ static void calls_take(struct nfs_call *call)
     else
         call->list->tail = call->link;
     call->list = NULL;
+}
+
+void nfs_calls_fail(struct nfs_calls *list, const struct blk_error *error)
+{
+    struct nfs_call *call;
+
+    while ((call = list->head)) {
+        nfs_calls_take(call);
+        call->done(call, NULL, error);
+    }
 }
 
 static struct nfs_ticket *ticket_new(struct nfs_conn *conn, struct nfs_call *call)
@@ -215,16 +225,16 @@ static void on_reply(struct rpc_context *rpc, int status, void *data, void *opaq
         return;
     if (status == RPC_STATUS_SUCCESS && !conn->doomed) {
         time_reply(conn, call);
-        calls_take(call);
+        nfs_calls_take(call);
         call->done(call, data, NULL);
         return;
     }
     /* Either the server rejected this call, or the library is about to tell us that the connection
      * broke; pump() will know which. A call of a dying connection stays where it is. */
     if (status == RPC_STATUS_ERROR && !conn->doomed) {
-        calls_take(call);
+        nfs_calls_take(call);
         call->refusal = nfs_refusal_of(data);
-        calls_add(&conn->refused, call);
+        nfs_calls_add(&conn->refused, call);
     }
 }
 
@@ -237,18 +247,8 @@ static void fail_refused(struct nfs_conn *conn)
         nfs_refusal_error(&error, call->refusal, conn->program_name, conn->port);
         if (error.code == EACCES && !nfs_conn_privileged(conn))
             blk_error_set(&error, EACCES, "%s; %s", error.text, NFS_UNPRIVILEGED_HINT);
-        calls_take(call);
+        nfs_calls_take(call);
         call->done(call, NULL, &error);
-    }
-}
-
-static void fail_all(struct nfs_conn *conn, struct nfs_calls *list)
-{
-    struct nfs_call *call;
-
-    while ((call = list->head)) {
-        calls_take(call);
-        call->done(call, NULL, &conn->error);
     }
 }
 
@@ -263,8 +263,8 @@ static bool issue_waiting(struct nfs_conn *conn)
     while (!conn->doomed && (call = conn->waiting.head)) {
         struct shim_out out = {.rpc = conn->rpc, .reply = on_reply};
 
-        calls_take(call);
-        calls_add(&conn->sent, call);
+        nfs_calls_take(call);
+        nfs_calls_add(&conn->sent, call);
         if (conn->timed < TIMED_REPLIES)
             call->issued = loop_now(conn->loop);
         out.opaque = ticket_new(conn, call);
@@ -275,7 +275,7 @@ static bool issue_waiting(struct nfs_conn *conn)
 
             if (out.opaque)
                 ticket_free(out.opaque);
-            calls_take(call);
+            nfs_calls_take(call);
             blk_error_set(&error, ENOMEM, "out of memory for a request to the server");
             call->done(call, NULL, &error);
         }
@@ -323,16 +323,16 @@ static void flush(struct loop_call *loop_call)
         }
         if (conn->state != NFS_CONN_BROKEN)
             return;
-        fail_all(conn, &conn->refused);
-        fail_all(conn, &conn->sent);
-        fail_all(conn, &conn->waiting);
+        nfs_calls_fail(&conn->refused, &conn->error);
+        nfs_calls_fail(&conn->sent, &conn->error);
+        nfs_calls_fail(&conn->waiting, &conn->error);
     }
 }
 
 void nfs_conn_call(struct nfs_conn *conn, struct nfs_call *call)
 {
     assert(conn->state != NFS_CONN_IDLE && !conn->stopping);
-    calls_add(&conn->waiting, call);
+    nfs_calls_add(&conn->waiting, call);
     /* From within the library, pump() sees to it. */
     if (!conn->in_library && conn->state != NFS_CONN_CONNECTING)
         loop_defer(conn->loop, &conn->flush);
@@ -343,7 +343,7 @@ void nfs_conn_forget(struct nfs_conn *conn, struct nfs_call *call)
     (void)conn;
     if (!call->list)
         return;
-    calls_take(call);
+    nfs_calls_take(call);
     if (call->ticket)
         call->ticket->call = NULL;
     call->ticket = NULL;
@@ -493,9 +493,9 @@ void nfs_conn_start(struct nfs_conn *conn, const char *address, uint16_t port)
     conn->port = port;
     conn->reported = false;
     conn->source_port = UINT16_MAX;
-    calls_init(&conn->waiting);
-    calls_init(&conn->sent);
-    calls_init(&conn->refused);
+    nfs_calls_init(&conn->waiting);
+    nfs_calls_init(&conn->sent);
+    nfs_calls_init(&conn->refused);
     conn->flush.run = flush;
     conn->ping.issue = ping_issue;
     conn->ping.done = ping_done;

@@ -31,6 +31,7 @@
 struct nfs_call;
 struct nfs_ticket;
 
+/* Calls in the order in which they were made. */
 struct nfs_calls {
     struct nfs_call *head, **tail;
 };
@@ -51,6 +52,13 @@ struct nfs_call {
     enum nfs_refusal refusal;
     uint64_t issued; /* ns */
 };
+
+void nfs_calls_init(struct nfs_calls *list);
+void nfs_calls_add(struct nfs_calls *list, struct nfs_call *call);
+/* Off the list that it is on. */
+void nfs_calls_take(struct nfs_call *call);
+/* Every call of the list gets the error. */
+void nfs_calls_fail(struct nfs_calls *list, const struct blk_error *error);
 
 enum nfs_conn_state {
     NFS_CONN_IDLE,

@@ -18,15 +18,27 @@
 
 static void opened(struct nfs_device *device, const struct blk_error *error)
 {
-    assert(device->state == NFS_DEVICE_OPENING);
+    bool again = device->state == NFS_DEVICE_REOPENING;
+    struct blk_error own;
+
+    assert(again || device->state == NFS_DEVICE_OPENING);
     device->state = error ? NFS_DEVICE_CLOSED : NFS_DEVICE_OPEN;
-    blk_opened(&device->dev, error ? -error->code : 0, error);
+    if (!again) {
+        blk_opened(&device->dev, error ? -error->code : 0, error);
+        return;
+    }
+    if (error) {
+        own = *error;
+        nfs_recovery_class(&own);
+        error = &own;
+    }
+    blk_recovered(&device->dev, error ? -error->code : 0, error);
 }
 
 /* The server's address belongs to it: handles of two servers may be the same bytes. */
 static char *make_identity(const struct nfs_device *device)
 {
-    const struct nfs_handle *handle = &device->handle;
+    const struct nfs_handle *handle = &device->object.handle;
     size_t prefix = strlen(device->session->address) + 6;
     char *identity = malloc(prefix + 2 * handle->len + 1);
 
@@ -43,13 +55,14 @@ static void opened_with(struct nfs_device *device, const struct nfs_handle *hand
 {
     struct blk_dev *dev = &device->dev;
 
-    device->handle = *handle;
-    device->fsid = attr->fsid;
-    device->file_id = attr->fileid;
+    nfs_object_set(&device->object, handle, attr);
+    device->nfs_port = device->session->nfs_port;
     device->used = attr->used;
     dev->size = attr->size;
+    dev->opened = dev->seen = nfs_stamp(attr);
     dev->round_trip = device->session->nfsd.round_trip;
-    dev->identity = make_identity(device); /* without it, nothing is compared */
+    if (!dev->identity)
+        dev->identity = make_identity(device); /* without it, nothing is compared */
     dev->caps = BLK_CAN_FUA;
     dev->limits = (struct blk_limits){
         .align = 1,
@@ -79,7 +92,8 @@ static uint32_t wanted_access(const struct nfs_device *device)
 static int issue_access(struct nfs_call *call, const struct shim_out *out)
 {
     struct nfs_device *device = container_of(call, struct nfs_device, call);
-    ACCESS3args args = {.object = nfs_handle_fh3(&device->handle), .access = wanted_access(device)};
+    ACCESS3args args = {.object = nfs_handle_fh3(&device->object.handle),
+                        .access = wanted_access(device)};
 
     return shim_access(out, &args);
 }
@@ -114,21 +128,19 @@ static void on_access(struct nfs_call *call, const void *reply, const struct blk
     opened(device, NULL);
 }
 
-static void on_ready(void *opaque, const struct blk_error *error)
+static void on_ready(struct nfs_waiter *waiter, const struct blk_error *error)
 {
-    struct nfs_device *device = opaque;
+    struct nfs_device *device = container_of(waiter, struct nfs_device, waiter);
     struct nfs_session *session = device->session;
     struct blk_error own;
 
-    if (device->state != NFS_DEVICE_OPENING)
-        return;
     if (!error && !is_file(&session->attr, &own))
         error = &own;
     if (error) {
         opened(device, error);
         return;
     }
-    opened_with(device, &session->handle, &session->attr);
+    opened_with(device, &session->object.handle, &session->attr);
     device->call.issue = issue_access;
     device->call.done = on_access;
     nfs_session_call(session, &device->call);
@@ -147,12 +159,16 @@ static void on_walked(struct nfs_walk *walk, const struct blk_error *error)
 }
 
 /* Who opens a name in a store has mostly created it, and needs no ACCESS then. */
-static void open_in_store(struct nfs_device *device, struct nfs_store *store, const char *name)
+static void on_store_ready(struct nfs_waiter *waiter, const struct blk_error *error)
 {
-    struct nfs_made *made = nfs_store_made(store, name);
+    struct nfs_device *device = container_of(waiter, struct nfs_device, waiter);
+    struct nfs_made *made = nfs_store_made(device->store, device->name);
+    struct nfs_conn *nfsd = &device->session->nfsd;
 
-    nfs_session_hold(store->session);
-    device->session = store->session;
+    if (error) {
+        opened(device, error);
+        return;
+    }
     if (made && made->fresh) {
         made->fresh = false; /* the device may change the size */
         opened_with(device, &made->handle, &made->attr);
@@ -161,9 +177,26 @@ static void open_in_store(struct nfs_device *device, struct nfs_store *store, co
     }
     device->walk.done = on_walked;
     if (made)
-        nfs_walk_start(&device->walk, &store->session->nfsd, &made->handle, "");
+        nfs_walk_start(&device->walk, nfsd, &made->handle, "");
     else
-        nfs_walk_start(&device->walk, &store->session->nfsd, &store->session->handle, name);
+        nfs_walk_start(&device->walk, nfsd, &device->session->object.handle, device->name);
+}
+
+static void open_in_store(struct nfs_device *device, struct nfs_store *store, const char *name)
+{
+    struct blk_error error;
+
+    nfs_session_hold(store->session);
+    device->session = store->session;
+    device->store = store;
+    device->name = strdup(name);
+    if (!device->name) {
+        blk_error_set(&error, ENOMEM, "out of memory");
+        opened(device, &error);
+        return;
+    }
+    device->waiter.done = on_store_ready;
+    nfs_session_recover(device->session, &device->waiter);
 }
 
 static void hook_open(struct blk_dev *dev, const struct blk_open_args *args)
@@ -182,50 +215,78 @@ static void hook_open(struct blk_dev *dev, const struct blk_open_args *args)
         opened(device, &error);
         return;
     }
-    nfs_session_open(device->session, true, on_ready, device);
+    device->waiter.done = on_ready;
+    nfs_session_open(device->session, true, &device->waiter);
 }
 
-static void on_reopened(void *opaque, const struct blk_error *error)
+static void on_cloned(struct nfs_waiter *waiter, const struct blk_error *error)
 {
-    struct nfs_device *device = opaque;
-    const struct fattr3 *attr = &device->session->attr;
-    struct blk_error own;
+    struct nfs_device *device = container_of(waiter, struct nfs_device, waiter);
 
-    if (device->state != NFS_DEVICE_OPENING)
-        return;
-    if (!error && (attr->fsid != device->fsid || attr->fileid != device->file_id)) {
-        blk_error_set(&own, ESTALE, "the server at %s has another file behind the same handle",
-                      device->session->address);
-        error = &own;
-    }
-    if (!error && !is_file(attr, &own))
-        error = &own;
     if (!error)
-        opened_with(device, &device->session->handle, attr);
+        opened_with(device, &device->session->object.handle, &device->session->attr);
     opened(device, error);
 }
 
 /* Of the origin, which is in use in another thread, only what is immutable once it is open. */
-static void hook_clone(struct blk_dev *dev, const struct blk_dev *origin_dev)
+static void hook_clone(struct blk_dev *dev, const struct blk_dev *origin_dev, unsigned number)
 {
     struct nfs_device *device = nfs_device_of(dev);
     const struct nfs_device *origin = container_of(origin_dev, const struct nfs_device, dev);
     struct blk_error error;
 
+    (void)number;
     device->state = NFS_DEVICE_OPENING;
-    device->fsid = origin->fsid;
-    device->file_id = origin->file_id;
     device->session =
         nfs_session_new(dev->loop, origin->session->url, origin->session->settings, &error);
     if (!device->session) {
         opened(device, &error);
         return;
     }
-    nfs_session_reopen(device->session, &origin->handle, origin->session->nfs_port, on_reopened,
-                       device);
+    device->waiter.done = on_cloned;
+    nfs_session_reopen(device->session, &origin->object, origin->nfs_port, &device->waiter);
+}
+
+/* ---- Recovering ------------------------------------------------------------------------------ */
+
+static void on_rechecked(struct nfs_recheck *recheck, const struct blk_error *error,
+                         const struct fattr3 *attr)
+{
+    struct nfs_device *device = container_of(recheck, struct nfs_device, recheck);
+
+    assert(device->state == NFS_DEVICE_RECHECKING);
+    device->state = NFS_DEVICE_OPEN;
+    if (!error)
+        device->dev.seen = nfs_stamp(attr);
+    blk_recovered(&device->dev, error ? -error->code : 0, error);
+}
+
+static void hook_recover(struct blk_dev *dev)
+{
+    struct nfs_device *device = nfs_device_of(dev);
+
+    assert(!device->ios && !device->resizing);
+    if (device->state == NFS_DEVICE_CLOSED) {
+        device->state = NFS_DEVICE_REOPENING;
+        nfs_session_recover(device->session, &device->waiter);
+        return;
+    }
+    assert(device->state == NFS_DEVICE_OPEN);
+    device->state = NFS_DEVICE_RECHECKING;
+    device->recheck.session = device->session;
+    device->recheck.object = &device->object;
+    device->recheck.done = on_rechecked;
+    nfs_recheck_start(&device->recheck);
 }
 
 /* ---- Closing --------------------------------------------------------------------------------- */
+
+static void cancel_opening(struct nfs_device *device)
+{
+    nfs_waiter_forget(&device->waiter);
+    nfs_walk_stop(&device->walk);
+    nfs_conn_forget(&device->session->nfsd, &device->call);
+}
 
 static void on_gone(void *opaque)
 {
@@ -239,12 +300,14 @@ static void hook_close(struct blk_dev *dev)
     struct nfs_device *device = nfs_device_of(dev);
 
     assert(!device->ios);
-    device->state = NFS_DEVICE_CLOSED;
+    free(device->name);
     if (!device->session) {
         blk_closed(dev);
         return;
     }
-    nfs_walk_stop(&device->walk);
+    cancel_opening(device);
+    nfs_recheck_stop(&device->recheck);
+    device->state = NFS_DEVICE_CLOSED;
     nfs_session_put(device->session, on_gone, device);
 }
 
@@ -252,13 +315,25 @@ static void hook_cancel_all(struct blk_dev *dev)
 {
     struct nfs_device *device = nfs_device_of(dev);
 
-    if (device->state == NFS_DEVICE_OPENING) {
-        nfs_walk_stop(&device->walk);
-        if (device->session)
-            nfs_conn_forget(&device->session->nfsd, &device->call);
+    switch (device->state) {
+    case NFS_DEVICE_OPENING:
+        cancel_opening(device);
         device->state = NFS_DEVICE_CLOSED;
         blk_opened(dev, -ECANCELED, NULL);
         return;
+    case NFS_DEVICE_REOPENING:
+        cancel_opening(device);
+        device->state = NFS_DEVICE_CLOSED;
+        blk_recovered(dev, -ECANCELED, NULL);
+        return;
+    case NFS_DEVICE_RECHECKING:
+        nfs_recheck_stop(&device->recheck);
+        device->state = NFS_DEVICE_OPEN;
+        blk_recovered(dev, -ECANCELED, NULL);
+        return;
+    case NFS_DEVICE_CLOSED:
+    case NFS_DEVICE_OPEN:
+        break;
     }
     if (device->resizing) {
         nfs_conn_forget(&device->session->nfsd, &device->call);
@@ -273,7 +348,7 @@ static void hook_cancel_all(struct blk_dev *dev)
 static int issue_resize(struct nfs_call *call, const struct shim_out *out)
 {
     struct nfs_device *device = container_of(call, struct nfs_device, call);
-    SETATTR3args args = {.object = nfs_handle_fh3(&device->handle)};
+    SETATTR3args args = {.object = nfs_handle_fh3(&device->object.handle)};
 
     args.new_attributes.size.set_it = 1;
     args.new_attributes.size.set_size3_u.size = device->new_size;
@@ -334,7 +409,7 @@ static void hook_describe(struct blk_dev *dev, struct blk_report *report)
         blk_report_fact(report, "export", "mounted directory", "%s", session->mount.path);
     blk_report_fact(report, "path", "path", "%s", session->url->path);
     blk_report_fact(report, "handle-length", "file handle", "%" PRIu32 " bytes",
-                    device->handle.len);
+                    device->object.handle.len);
     blk_report_fact(report, "used", "on disk when opened", "%" PRIu64 " bytes%s", device->used,
                     device->used < dev->size ? " (less than its size: sparse)" : "");
     blk_report_fact(report, "read-sizes", "READ", "%u bytes preferred, %u at most", info->rtpref,
@@ -360,6 +435,7 @@ const struct blk_driver nfs_driver = {
     .check = nfs_check,
     .open = hook_open,
     .clone = hook_clone,
+    .recover = hook_recover,
     .close = hook_close,
     .submit = nfs_io_submit,
     .cancel_all = hook_cancel_all,

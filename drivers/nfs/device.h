@@ -7,25 +7,33 @@
 
 #include <lunferry/driver.h>
 
-#include "session.h"
+#include "recheck.h"
 
 enum nfs_device_state {
-    NFS_DEVICE_CLOSED,
-    NFS_DEVICE_OPENING,
-    NFS_DEVICE_OPEN,
+    NFS_DEVICE_CLOSED,     /* its opening has failed, or it was closed */
+    NFS_DEVICE_OPENING,    /* blk_opened() is due */
+    NFS_DEVICE_REOPENING,  /* it was CLOSED: the same once more, but blk_recovered() is due */
+    NFS_DEVICE_OPEN,       /* though perhaps on a session that is lost */
+    NFS_DEVICE_RECHECKING, /* it was OPEN; blk_recovered() is due */
 };
 
 struct nfs_io;
+struct nfs_store;
 
 struct nfs_device {
     struct blk_dev dev;
     enum nfs_device_state state;
     struct nfs_session *session; /* shared with a store and its other devices, or its own */
     /* Immutable once open: clones read them from other threads. */
-    struct nfs_handle handle;
-    uint64_t fsid, file_id;
-    uint64_t used;        /* bytes on disk, when it was opened */
-    struct nfs_walk walk; /* opening in a store */
+    struct nfs_object object;
+    uint16_t nfs_port; /* when it was opened */
+    uint64_t used;     /* bytes on disk, when it was opened */
+    /* Opening: first the session, by waiter.done, which says how to go on. */
+    struct nfs_waiter waiter;
+    struct nfs_store *store; /* in which it is opened */
+    char *name;              /* by which; owned */
+    struct nfs_walk walk;
+    struct nfs_recheck recheck;
     struct nfs_call call; /* ACCESS while opening, SETATTR while resizing */
     bool resizing;
     uint64_t new_size;

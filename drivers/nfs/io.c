@@ -32,9 +32,13 @@ static void fail(struct nfs_io *io, const struct blk_error *error)
 
 static void fail_status(struct nfs_io *io, int status)
 {
-    if (status == NFS3ERR_IO)
+    int rc = nfs_status_error(&io->req->error, status);
+
+    if (status == NFS3ERR_IO) {
         io->req->bad_offset = io->req->offset + io->done;
-    complete(io, nfs_status_error(&io->req->error, status));
+        io->req->error.retry = io->req->op == BLK_READ ? BLK_MEDIUM : BLK_FATAL;
+    }
+    complete(io, rc);
 }
 
 static void call(struct nfs_io *io)
@@ -56,7 +60,7 @@ static int issue_read(struct nfs_call *nfs_call, const struct shim_out *out)
 {
     struct nfs_io *io = io_of(nfs_call);
     const struct blk_req *req = io->req;
-    READ3args args = {.file = nfs_handle_fh3(&io->device->handle),
+    READ3args args = {.file = nfs_handle_fh3(&io->device->object.handle),
                       .offset = req->offset + io->done,
                       .count = (count3)(req->len - io->done)};
 
@@ -118,7 +122,7 @@ static int issue_write(struct nfs_call *nfs_call, const struct shim_out *out)
 {
     struct nfs_io *io = io_of(nfs_call);
     const struct blk_req *req = io->req;
-    WRITE3args args = {.file = nfs_handle_fh3(&io->device->handle),
+    WRITE3args args = {.file = nfs_handle_fh3(&io->device->object.handle),
                        .offset = req->offset + io->done,
                        .count = (count3)(req->len - io->done),
                        .stable = req->flags & BLK_FUA ? FILE_SYNC : UNSTABLE};
@@ -188,7 +192,7 @@ static int issue_commit(struct nfs_call *nfs_call, const struct shim_out *out)
 {
     struct nfs_io *io = io_of(nfs_call);
     /* Offset 0 and count 0 are the whole file. */
-    COMMIT3args args = {.file = nfs_handle_fh3(&io->device->handle)};
+    COMMIT3args args = {.file = nfs_handle_fh3(&io->device->object.handle)};
 
     return shim_commit(out, &args);
 }
@@ -248,7 +252,7 @@ void nfs_io_submit(struct blk_dev *dev, struct blk_req *req)
 
 void nfs_io_cancel_all(struct nfs_device *device)
 {
-    if (!device->ios || !nfs_conn_free_buffers(&device->session->nfsd))
+    if (!device->ios || !nfs_session_free_buffers(device->session))
         return;
     while (device->ios) {
         struct nfs_io *io = device->ios;

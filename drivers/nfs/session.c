@@ -34,12 +34,18 @@ static void stop_all(struct nfs_session *session)
 
 static void report(struct nfs_session *session, const struct blk_error *error)
 {
-    void (*ready)(void *, const struct blk_error *) = session->ready;
+    struct nfs_waiter *waiter;
 
-    session->ready = NULL;
     session->state = error ? NFS_SESSION_BROKEN : NFS_SESSION_READY;
-    if (ready)
-        ready(session->ready_opaque, error);
+    session->likely_port = 0;
+    if (error)
+        session->error = *error;
+    if (session->known)
+        nfs_recovery_class(&session->error); /* users are told of it until it is rebuilt */
+    while ((waiter = session->waiters)) {
+        nfs_waiter_forget(waiter);
+        waiter->done(waiter, error);
+    }
 }
 
 /* Ends the setting up, or begins again with the next address when this one cannot be reached. */
@@ -58,14 +64,17 @@ static void fail(struct nfs_session *session, const struct blk_error *error)
 
 static void maybe_ready(struct nfs_session *session)
 {
-    if (session->have_fsinfo && session->have_handle)
-        report(session, NULL);
+    if (!session->have_fsinfo || !session->have_attr)
+        return;
+    session->known = true;
+    report(session, NULL);
 }
 
 static int issue_fsinfo(struct nfs_call *call, const struct shim_out *out)
 {
     struct nfs_session *session = container_of(call, struct nfs_session, ask_fsinfo);
-    const struct nfs_handle *handle = session->reopening ? &session->handle : &session->mount.root;
+    const struct nfs_handle *handle =
+        session->known ? &session->object.handle : &session->mount.root;
     FSINFO3args args = {.fsroot = nfs_handle_fh3(handle)};
 
     return shim_fsinfo(out, &args);
@@ -95,14 +104,17 @@ static void on_fsinfo(struct nfs_call *call, const void *reply, const struct blk
 static void on_walked(struct nfs_walk *walk, const struct blk_error *error)
 {
     struct nfs_session *session = container_of(walk, struct nfs_session, walk);
+    struct blk_error own;
 
+    if (!error && session->known && nfs_object_check(&session->object, &walk->attr, &own) < 0)
+        error = &own;
     if (error) {
         fail(session, error);
         return;
     }
-    session->handle = walk->handle;
+    nfs_object_set(&session->object, &walk->handle, &walk->attr);
     session->attr = walk->attr;
-    session->have_handle = true;
+    session->have_attr = true;
     maybe_ready(session);
 }
 
@@ -111,7 +123,7 @@ static void probe(struct nfs_session *session, const struct nfs_handle *base, co
     session->state = NFS_SESSION_PROBING;
     session->ask_fsinfo.issue = issue_fsinfo;
     session->ask_fsinfo.done = on_fsinfo;
-    nfs_session_call(session, &session->ask_fsinfo);
+    nfs_conn_call(&session->nfsd, &session->ask_fsinfo);
     session->walk.done = on_walked;
     nfs_walk_start(&session->walk, &session->nfsd, base, path);
 }
@@ -136,7 +148,7 @@ static void on_mounted(struct nfs_mount *mount, const struct blk_error *error)
 static void on_broken(struct nfs_session *session, const struct blk_error *error)
 {
     if (session->state == NFS_SESSION_READY)
-        session->state = NFS_SESSION_BROKEN;
+        report(session, error);
     else if (session->state != NFS_SESSION_BROKEN)
         fail(session, error);
 }
@@ -160,8 +172,8 @@ static void connect_servers(struct nfs_session *session)
 {
     session->state = NFS_SESSION_CONNECTING;
     nfs_conn_start(&session->nfsd, session->address, session->nfs_port);
-    if (session->reopening) {
-        probe(session, &session->handle, "");
+    if (session->known) {
+        probe(session, &session->object.handle, "");
         return;
     }
     nfs_conn_start(&session->mountd, session->address, session->mount_port);
@@ -185,6 +197,17 @@ static int issue_ask_mount(struct nfs_call *call, const struct shim_out *out)
     return shim_getport(out, is_ipv6(session), NFS_MOUNT_PROGRAM, NFS_MOUNT_VERSION);
 }
 
+/* What is known is not mounted again. */
+static bool needs_mount_port(const struct nfs_session *session)
+{
+    return !session->known && !session->mount_port;
+}
+
+static bool has_ports(const struct nfs_session *session)
+{
+    return session->nfs_port && !needs_mount_port(session);
+}
+
 static void on_port(struct nfs_session *session, uint16_t *port, const char *what,
                     const char *option, const void *reply, const struct blk_error *error)
 {
@@ -205,7 +228,7 @@ static void on_port(struct nfs_session *session, uint16_t *port, const char *wha
         fail(session, &own);
         return;
     }
-    if (session->nfs_port && session->mount_port) {
+    if (has_ports(session)) {
         nfs_conn_stop(&session->rpcbind);
         connect_servers(session);
     }
@@ -235,7 +258,7 @@ static void ask_ports(struct nfs_session *session)
         session->ask_nfs.done = on_nfs_port;
         nfs_conn_call(&session->rpcbind, &session->ask_nfs);
     }
-    if (!session->mount_port) {
+    if (needs_mount_port(session)) {
         session->ask_mount.issue = issue_ask_mount;
         session->ask_mount.done = on_mount_port;
         nfs_conn_call(&session->rpcbind, &session->ask_mount);
@@ -244,23 +267,22 @@ static void ask_ports(struct nfs_session *session)
 
 /* ---- RESOLVING ------------------------------------------------------------------------------- */
 
+/* An attempt with the next address. The last one has left nothing but perhaps a broken connection. */
 static void start(struct loop_call *call)
 {
     struct nfs_session *session = container_of(call, struct nfs_session, restart);
 
+    stop_all(session);
     snprintf(session->address, sizeof(session->address), "%s",
              session->resolve.addresses[session->next_address++]);
     session->have_fsinfo = false;
-    session->have_handle = false;
-    if (!session->reopening) {
-        session->nfs_port = session->where.nfs_port;
-        session->mount_port = session->where.mount_port;
-        if (!session->nfs_port || !session->mount_port) {
-            ask_ports(session);
-            return;
-        }
-    }
-    connect_servers(session);
+    session->have_attr = false;
+    session->nfs_port = session->where.nfs_port ? session->where.nfs_port : session->likely_port;
+    session->mount_port = session->where.mount_port;
+    if (has_ports(session))
+        connect_servers(session);
+    else
+        ask_ports(session);
 }
 
 static void on_resolved(struct resolve *resolve)
@@ -276,33 +298,91 @@ static void on_resolved(struct resolve *resolve)
         start(&session->restart);
 }
 
-static void begin(struct nfs_session *session,
-                  void (*ready)(void *opaque, const struct blk_error *error), void *opaque)
+static void begin(struct nfs_session *session)
 {
-    assert(session->state == NFS_SESSION_NEW);
-    session->ready = ready;
-    session->ready_opaque = opaque;
+    assert(session->state == NFS_SESSION_NEW || session->state == NFS_SESSION_BROKEN);
     session->state = NFS_SESSION_RESOLVING;
     session->resolving = true;
+    session->next_address = 0;
     session->resolve.done = on_resolved;
+    resolve_free(&session->resolve);
     resolve_start(session->loop, &session->resolve, session->where.host);
 }
 
-void nfs_session_open(struct nfs_session *session, bool want_file,
-                      void (*ready)(void *opaque, const struct blk_error *error), void *opaque)
+/* ---- Waiting --------------------------------------------------------------------------------- */
+
+static void wait_for(struct nfs_session *session, struct nfs_waiter *waiter)
 {
-    session->want_file = want_file;
-    begin(session, ready, opaque);
+    assert(!waiter->link);
+    waiter->next = session->waiters;
+    waiter->link = &session->waiters;
+    if (waiter->next)
+        waiter->next->link = &waiter->next;
+    session->waiters = waiter;
 }
 
-void nfs_session_reopen(struct nfs_session *session, const struct nfs_handle *handle,
-                        uint16_t nfs_port,
-                        void (*ready)(void *opaque, const struct blk_error *error), void *opaque)
+void nfs_waiter_forget(struct nfs_waiter *waiter)
 {
-    session->reopening = true;
-    session->handle = *handle;
-    session->nfs_port = nfs_port;
-    begin(session, ready, opaque);
+    if (!waiter->link)
+        return;
+    *waiter->link = waiter->next;
+    if (waiter->next)
+        waiter->next->link = waiter->link;
+    waiter->link = NULL;
+}
+
+void nfs_session_open(struct nfs_session *session, bool want_file, struct nfs_waiter *waiter)
+{
+    session->want_file = want_file;
+    wait_for(session, waiter);
+    begin(session);
+}
+
+void nfs_session_reopen(struct nfs_session *session, const struct nfs_object *object,
+                        uint16_t likely_port, struct nfs_waiter *waiter)
+{
+    session->known = true;
+    session->object = *object;
+    session->likely_port = likely_port;
+    wait_for(session, waiter);
+    begin(session);
+}
+
+void nfs_session_recover(struct nfs_session *session, struct nfs_waiter *waiter)
+{
+    if (session->state == NFS_SESSION_READY) {
+        waiter->done(waiter, NULL);
+        return;
+    }
+    wait_for(session, waiter);
+    if (session->state == NFS_SESSION_BROKEN)
+        begin(session);
+}
+
+/* ---- Calls ----------------------------------------------------------------------------------- */
+
+static void refuse(struct loop_call *call)
+{
+    struct nfs_session *session = container_of(call, struct nfs_session, refuse);
+
+    nfs_calls_fail(&session->refused, &session->error);
+}
+
+/* The connection may be there before the session is READY; but what is behind it has to show first
+ * that it is the same server. */
+void nfs_session_call(struct nfs_session *session, struct nfs_call *call)
+{
+    if (session->state == NFS_SESSION_READY) {
+        nfs_conn_call(&session->nfsd, call);
+        return;
+    }
+    nfs_calls_add(&session->refused, call);
+    loop_defer(session->loop, &session->refuse);
+}
+
+bool nfs_session_free_buffers(struct nfs_session *session)
+{
+    return session->state != NFS_SESSION_READY || nfs_conn_free_buffers(&session->nfsd);
 }
 
 /* ---- Life ------------------------------------------------------------------------------------ */
@@ -317,6 +397,7 @@ static void reap(struct loop_call *call)
     if (session->resolving)
         return; /* on_resolved() comes back here; a name cannot be un-asked */
     loop_defer_cancel(session->loop, &session->restart);
+    loop_defer_cancel(session->loop, &session->refuse);
     nfs_mount_release(&session->mount);
     resolve_free(&session->resolve);
     nfs_where_release(&session->where);
@@ -356,6 +437,8 @@ struct nfs_session *nfs_session_new(struct loop *loop, const struct url *url,
     session->url = url;
     session->settings = settings;
     session->users = 1;
+    nfs_calls_init(&session->refused);
+    session->refuse.run = refuse;
     session->restart.run = start;
     session->reap.run = reap;
     init_conn(session, &session->rpcbind, RPCBIND_PROGRAM, 2, "rpcbind",
@@ -381,7 +464,7 @@ void nfs_session_put(struct nfs_session *session, void (*gone)(void *opaque), vo
         gone(opaque);
         return;
     }
-    session->ready = NULL;
+    assert(!session->waiters && !session->refused.head);
     session->gone = gone;
     session->gone_opaque = opaque;
     loop_defer(session->loop, &session->reap);

@@ -52,6 +52,8 @@ static const struct meaning meanings[] = {
     {NFS3ERR_BADTYPE, EINVAL, BLK_FATAL, "NFS3ERR_BADTYPE",
      "the server does not support this type of file"},
     {NFS3ERR_JUKEBOX, EAGAIN, BLK_REPEAT, "NFS3ERR_JUKEBOX", "the server asks to try again later"},
+    /* Of version 4 (RFC 8881 15.1), for servers that let it slip; there it is what JUKEBOX is here. */
+    {10013, EAGAIN, BLK_REPEAT, "NFS4ERR_GRACE", "the server is in its grace period"},
 };
 
 static const struct meaning mount_meanings[] = {
@@ -90,6 +92,11 @@ int nfs_mount_error(struct blk_error *error, int status)
                "MOUNT");
 }
 
+void nfs_recovery_class(struct blk_error *error)
+{
+    error->retry = error->code == ESTALE ? BLK_FATAL : BLK_LOST;
+}
+
 bool nfs_status_is_refusal(int status)
 {
     return status == NFS3ERR_PERM || status == NFS3ERR_ACCES;
@@ -105,6 +112,7 @@ enum nfs_refusal nfs_refusal_of(const char *words)
         {"Program not available", NFS_REFUSAL_PROGRAM},
         {"version mismatch", NFS_REFUSAL_PROGRAM},
         {"Procedure not available", NFS_REFUSAL_PROCEDURE},
+        {"Garbage arguments", NFS_REFUSAL_ARGUMENTS},
         {"System Error", NFS_REFUSAL_SYSTEM},
         {"not accepted", NFS_REFUSAL_DENIED},
         {"rejected by server", NFS_REFUSAL_GARBLED},
@@ -126,6 +134,9 @@ int nfs_refusal_error(struct blk_error *error, enum nfs_refusal refusal, const c
                              program_name, port);
     case NFS_REFUSAL_PROCEDURE:
         return blk_error_set(error, ENOTSUP, "the server lacks this procedure of %s", program_name);
+    case NFS_REFUSAL_ARGUMENTS:
+        return blk_error_set(error, EPROTO,
+                             "the server cannot decode the request (GARBAGE_ARGS, RFC 5531)");
     case NFS_REFUSAL_SYSTEM:
         return blk_error_set_retry(error, EIO, BLK_REPEAT,
                                    "the server answered SYSTEM_ERR (RFC 5531)");

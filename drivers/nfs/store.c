@@ -33,9 +33,8 @@ void nfs_store_remember(struct nfs_op *op)
         free(made);
         return;
     }
+    made->verifier = op->req->token;
     made->handle = op->handle;
-    made->attr = op->attr;
-    made->fresh = true;
     made->next = op->store->made;
     op->store->made = made;
 }
@@ -75,6 +74,7 @@ void nfs_op_complete(struct nfs_op *op, const struct blk_error *error)
         req->error = *error;
         status = -error->code;
     }
+    free(op->names);
     free(op);
     store_complete(req, status);
 }
@@ -96,9 +96,14 @@ bool nfs_op_ok(struct nfs_op *op, const void *reply, const struct blk_error *err
     return false;
 }
 
-static int64_t time_ns(nfstime3 time)
+bool nfs_op_is_refused(const void *reply, const struct blk_error *error, nfsstat3 status)
 {
-    return (int64_t)time.seconds * (int64_t)LOOP_SECOND + time.nseconds;
+    nfsstat3 got;
+
+    if (error)
+        return false;
+    memcpy(&got, reply, sizeof(got));
+    return got == status;
 }
 
 void nfs_op_set_attr(struct nfs_op *op, const struct fattr3 *from)
@@ -113,8 +118,8 @@ void nfs_op_set_attr(struct nfs_op *op, const struct fattr3 *from)
     attr->size = from->size;
     attr->used = from->used;
     attr->file_id = from->fileid;
-    attr->mtime_ns = time_ns(from->mtime);
-    attr->ctime_ns = time_ns(from->ctime);
+    attr->mtime_ns = nfs_time_ns(from->mtime);
+    attr->ctime_ns = nfs_time_ns(from->ctime);
 }
 
 int nfs_op_issue_getattr(struct nfs_call *call, const struct shim_out *out)
@@ -138,8 +143,8 @@ static void on_getattr(struct nfs_call *call, const void *reply, const struct bl
 static int issue_lookup(struct nfs_call *call, const struct shim_out *out)
 {
     struct nfs_op *op = nfs_op_of(call);
-    LOOKUP3args args = {.what = {.dir = nfs_handle_fh3(&op->store->session->handle),
-                                 .name = (char *)(uintptr_t)op->req->name}};
+    LOOKUP3args args = {.what = {.dir = nfs_handle_fh3(&op->store->session->object.handle),
+                                 .name = (char *)(uintptr_t)op->sought}};
 
     return shim_lookup(out, &args);
 }
@@ -165,8 +170,10 @@ static void on_lookup(struct nfs_call *call, const void *reply, const struct blk
     }
 }
 
-void nfs_op_lookup(struct nfs_op *op)
+void nfs_op_lookup(struct nfs_op *op, const char *name, void (*with_handle)(struct nfs_op *op))
 {
+    op->sought = name;
+    op->with_handle = with_handle;
     nfs_op_call(op, issue_lookup, on_lookup);
 }
 
@@ -181,7 +188,7 @@ static void stat_it(struct nfs_op *op)
 static int issue_readdir(struct nfs_call *call, const struct shim_out *out)
 {
     struct nfs_op *op = nfs_op_of(call);
-    READDIR3args args = {.dir = nfs_handle_fh3(&op->store->session->handle),
+    READDIR3args args = {.dir = nfs_handle_fh3(&op->store->session->object.handle),
                          .cookie = op->cookie,
                          .count = LIST_BYTES};
 
@@ -195,6 +202,39 @@ static bool is_listed(const char *name)
            !strchr(name, '/');
 }
 
+static bool add_name(struct nfs_op *op, const char *name)
+{
+    size_t len = strlen(name) + 1;
+
+    if (op->names_len + len > op->names_size) {
+        size_t size = 2 * (op->names_size + len) + 1024;
+        char *names = realloc(op->names, size);
+
+        if (!names)
+            return false;
+        op->names = names;
+        op->names_size = size;
+    }
+    memcpy(op->names + op->names_len, name, len);
+    op->names_len += len;
+    return true;
+}
+
+static void report_names(struct nfs_op *op)
+{
+    for (size_t at = 0; at < op->names_len; at += strlen(op->names + at) + 1)
+        op->req->entry(op->req, op->names + at);
+    nfs_op_complete(op, NULL);
+}
+
+static void fail(struct nfs_op *op, int code, const char *why)
+{
+    struct blk_error error;
+
+    blk_error_set(&error, code, "%s", why);
+    nfs_op_complete(op, &error);
+}
+
 static void on_readdir(struct nfs_call *call, const void *reply, const struct blk_error *error)
 {
     struct nfs_op *op = nfs_op_of(call);
@@ -206,39 +246,36 @@ static void on_readdir(struct nfs_call *call, const void *reply, const struct bl
         return;
     ok = &((const READDIR3res *)reply)->READDIR3res_u.resok;
     if (!ok->reply.entries && !ok->reply.eof) {
-        struct blk_error own;
-
-        blk_error_set(&own, EPROTO, "the server does not get on in the directory");
-        nfs_op_complete(op, &own);
+        fail(op, EPROTO, "the server does not get on in the directory");
         return;
     }
     for (at = ok->reply.entries; at; at = entry.nextentry) {
         memcpy(&entry, at, sizeof(entry));
         op->cookie = entry.cookie;
-        if (is_listed(entry.name))
-            op->req->entry(op->req, entry.name);
+        if (is_listed(entry.name) && !add_name(op, entry.name)) {
+            fail(op, ENOMEM, "out of memory");
+            return;
+        }
     }
     memcpy(op->cookieverf, ok->cookieverf, sizeof(op->cookieverf));
     if (ok->reply.eof)
-        nfs_op_complete(op, NULL);
+        report_names(op);
     else
         nfs_op_call(op, issue_readdir, on_readdir);
 }
 
 /* ---- The hooks ------------------------------------------------------------------------------- */
 
-static void on_ready(void *opaque, const struct blk_error *error)
+static void on_ready(struct nfs_waiter *waiter, const struct blk_error *error)
 {
-    struct nfs_store *store = opaque;
+    struct nfs_store *store = container_of(waiter, struct nfs_store, waiter);
     struct blk_error own;
 
-    if (!store->opening)
-        return;
-    store->opening = false;
     if (!error && store->session->attr.type != NF3DIR) {
         blk_error_set(&own, ENOTDIR, "%s is not a directory", store->session->where.directory);
         error = &own;
     }
+    store->state = error ? NFS_STORE_CLOSED : NFS_STORE_OPEN;
     store_opened(&store->store, error ? -error->code : 0, error);
 }
 
@@ -252,8 +289,32 @@ static void store_hook_open(struct store *base, const struct blk_open_args *args
         store_opened(base, -error.code, &error);
         return;
     }
-    store->opening = true;
-    nfs_session_open(store->session, false, on_ready, store);
+    store->state = NFS_STORE_OPENING;
+    store->waiter.done = on_ready;
+    nfs_session_open(store->session, false, &store->waiter);
+}
+
+static void on_rechecked(struct nfs_recheck *recheck, const struct blk_error *error,
+                         const struct fattr3 *attr)
+{
+    struct nfs_store *store = container_of(recheck, struct nfs_store, recheck);
+
+    (void)attr;
+    assert(store->state == NFS_STORE_RECHECKING);
+    store->state = NFS_STORE_OPEN;
+    store_recovered(&store->store, error ? -error->code : 0, error);
+}
+
+static void store_hook_recover(struct store *base)
+{
+    struct nfs_store *store = nfs_store_of(base);
+
+    assert(store->state == NFS_STORE_OPEN);
+    store->state = NFS_STORE_RECHECKING;
+    store->recheck.session = store->session;
+    store->recheck.object = &store->session->object;
+    store->recheck.done = on_rechecked;
+    nfs_recheck_start(&store->recheck);
 }
 
 static void on_gone(void *opaque)
@@ -270,6 +331,9 @@ static void store_hook_close(struct store *base)
     assert(!store->ops);
     while (store->made)
         nfs_store_forget(store, store->made->name);
+    nfs_waiter_forget(&store->waiter);
+    nfs_recheck_stop(&store->recheck);
+    store->state = NFS_STORE_CLOSED;
     if (store->session)
         nfs_session_put(store->session, on_gone, store);
     else
@@ -280,13 +344,13 @@ static void begin(struct nfs_op *op, void (*with_handle)(struct nfs_op *), bool 
 {
     struct nfs_made *made = changes_file ? nfs_store_made(op->store, op->req->name) : NULL;
 
-    op->with_handle = with_handle;
     if (made) {
         op->handle = made->handle;
+        op->attr = made->attr;
         made->fresh = false;
         with_handle(op);
     } else {
-        nfs_op_lookup(op);
+        nfs_op_lookup(op, op->req->name, with_handle);
     }
 }
 
@@ -354,11 +418,16 @@ static void store_hook_cancel_all(struct store *base)
     struct blk_error error;
 
     blk_error_set(&error, ECANCELED, "cancelled");
-    if (store->opening) {
-        store->opening = false;
+    if (store->state == NFS_STORE_OPENING) {
+        nfs_waiter_forget(&store->waiter);
+        store->state = NFS_STORE_CLOSED;
         store_opened(base, -ECANCELED, NULL);
+    } else if (store->state == NFS_STORE_RECHECKING) {
+        nfs_recheck_stop(&store->recheck);
+        store->state = NFS_STORE_OPEN;
+        store_recovered(base, -ECANCELED, NULL);
     }
-    if (!store->ops || !nfs_conn_free_buffers(&store->session->nfsd))
+    if (!store->ops || !nfs_session_free_buffers(store->session))
         return;
     for (struct nfs_op *op = store->ops, *next; op; op = next) {
         next = op->next;
@@ -373,4 +442,5 @@ const struct store_driver nfs_store_driver = {
     .close = store_hook_close,
     .submit = store_hook_submit,
     .cancel_all = store_hook_cancel_all,
+    .recover = store_hook_recover,
 };

@@ -21,6 +21,7 @@ static void set_buffer(struct nfs_op *op, uint64_t offset)
     op->iov.iov_base = op->req->buf;
     op->iov.iov_len = op->req->len;
     op->offset = offset;
+    op->req->got = 0; /* whatever an earlier try has moved */
 }
 
 /* ---- READ ------------------------------------------------------------------------------------ */
@@ -128,12 +129,18 @@ static void on_append_getattr(struct nfs_call *call, const void *reply,
 {
     struct nfs_op *op = nfs_op_of(call);
 
-    if (nfs_op_ok(op, reply, error))
-        write_at(op, ((const GETATTR3res *)reply)->GETATTR3res_u.resok.obj_attributes.size);
+    if (!nfs_op_ok(op, reply, error))
+        return;
+    op->req->token = ((const GETATTR3res *)reply)->GETATTR3res_u.resok.obj_attributes.size + 1;
+    write_at(op, op->req->token - 1);
 }
 
 void nfs_op_append(struct nfs_op *op)
 {
+    if (op->req->token) {
+        write_at(op, op->req->token - 1);
+        return;
+    }
     /* Also when a LOOKUP has just told the size: it may come from the server's name cache. */
     nfs_op_call(op, nfs_op_issue_getattr, on_append_getattr);
 }

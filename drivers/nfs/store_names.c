@@ -10,7 +10,7 @@
 
 static struct diropargs3 place(struct nfs_op *op, const char *name)
 {
-    struct diropargs3 args = {.dir = nfs_handle_fh3(&op->store->session->handle),
+    struct diropargs3 args = {.dir = nfs_handle_fh3(&op->store->session->object.handle),
                               .name = (char *)(uintptr_t)name};
 
     return args;
@@ -61,7 +61,11 @@ static void on_undone(struct nfs_call *call, const void *reply, const struct blk
     struct nfs_op *op = nfs_op_of(call);
 
     (void)reply;
-    (void)error;
+    if (error) { /* when it is repeated, it comes back here */
+        nfs_op_complete(op, error);
+        return;
+    }
+    nfs_store_forget(op->store, op->req->name);
     nfs_op_complete(op, &op->error);
 }
 
@@ -73,8 +77,13 @@ static void undo_create(struct nfs_op *op)
 
 static void created(struct nfs_op *op)
 {
+    struct nfs_made *made = nfs_store_made(op->store, op->req->name);
+
+    if (made) {
+        made->attr = op->attr;
+        made->fresh = true;
+    }
     nfs_op_set_attr(op, &op->attr);
-    nfs_store_remember(op);
     nfs_op_complete(op, NULL);
 }
 
@@ -122,6 +131,25 @@ static void set_up_created(struct nfs_op *op)
     nfs_op_call(op, issue_setattr, on_created_setattr);
 }
 
+/* The SETATTR wipes the verifier out, which most servers keep in the file's times: when its answer
+ * is lost, another CREATE would find the name taken. What is remembered goes on from here. */
+static void found_created(struct nfs_op *op)
+{
+    nfs_store_remember(op);
+    set_up_created(op);
+}
+
+/* Never 0. */
+static uint64_t new_verifier(const struct nfs_op *op)
+{
+    uint64_t verifier;
+
+    if (getrandom(&verifier, sizeof(verifier), 0) < 0)
+        verifier = (loop_now(op->store->store.loop) ^ (uint64_t)getpid() << 32) *
+                   UINT64_C(0x9e3779b97f4a7c15);
+    return verifier ? verifier : 1;
+}
+
 static int issue_create(struct nfs_call *call, const struct shim_out *out)
 {
     struct nfs_op *op = nfs_op_of(call);
@@ -132,13 +160,8 @@ static int issue_create(struct nfs_call *call, const struct shim_out *out)
         args.how.createhow3_u.g_obj_attributes.mode.set_it = 1;
         args.how.createhow3_u.g_obj_attributes.mode.set_mode3_u.mode = op->req->attr.mode & 07777;
     } else {
-        /* A verifier of ours, so that the server knows a repetition from another's file. */
-        uint64_t verifier = loop_now(op->store->store.loop) ^ (uint64_t)getpid() << 32;
-
-        if (getrandom(&verifier, sizeof(verifier), 0) < 0)
-            verifier *= UINT64_C(0x9e3779b97f4a7c15);
         args.how.mode = EXCLUSIVE;
-        memcpy(args.how.createhow3_u.verf, &verifier, sizeof(args.how.createhow3_u.verf));
+        memcpy(args.how.createhow3_u.verf, &op->req->token, sizeof(args.how.createhow3_u.verf));
     }
     return shim_create(out, &args);
 }
@@ -148,10 +171,19 @@ static void on_create(struct nfs_call *call, const void *reply, const struct blk
     struct nfs_op *op = nfs_op_of(call);
     const CREATE3res *res = reply;
     const post_op_fh3 *obj;
+    struct blk_error own;
 
-    if (!error && res->status == NFS3ERR_NOTSUPP && !op->guarded) {
+    if (!op->guarded && nfs_op_is_refused(reply, error, NFS3ERR_NOTSUPP)) {
         op->guarded = true;
         nfs_op_call(op, issue_create, on_create);
+        return;
+    }
+    if (op->guarded && op->req->repeated && nfs_op_is_refused(reply, error, NFS3ERR_EXIST)) {
+        blk_error_set(
+            &own, EEXIST,
+            "NFS3ERR_EXIST: the name is taken, by an earlier try whose answer was lost, or "
+            "by somebody else: on a server without EXCLUSIVE creation that cannot be told");
+        nfs_op_complete(op, &own);
         return;
     }
     if (!nfs_op_ok(op, reply, error))
@@ -159,25 +191,35 @@ static void on_create(struct nfs_call *call, const void *reply, const struct blk
     obj = &res->CREATE3res_u.resok.obj;
     if (obj->handle_follows && nfs_handle_set(&op->handle, obj->post_op_fh3_u.handle.data.data_val,
                                               obj->post_op_fh3_u.handle.data.data_len)) {
-        set_up_created(op);
+        found_created(op);
     } else {
-        op->with_handle = set_up_created;
-        nfs_op_lookup(op);
+        nfs_op_lookup(op, op->req->name, found_created);
     }
 }
 
 void nfs_op_create(struct nfs_op *op)
 {
+    struct store_req *req = op->req;
+    struct nfs_made *made = req->repeated ? nfs_store_made(op->store, req->name) : NULL;
+
+    if (made && made->verifier == req->token) {
+        op->handle = made->handle;
+        set_up_created(op);
+        return;
+    }
+    if (!req->token)
+        req->token = new_verifier(op);
     nfs_op_call(op, issue_create, on_create);
 }
 
-/* ---- REMOVE, RENAME, LINK -------------------------------------------------------------------- */
+/* ---- REMOVE ---------------------------------------------------------------------------------- */
 
 static void on_remove(struct nfs_call *call, const void *reply, const struct blk_error *error)
 {
     struct nfs_op *op = nfs_op_of(call);
 
-    if (!nfs_op_ok(op, reply, error))
+    if (!(op->req->repeated && nfs_op_is_refused(reply, error, NFS3ERR_NOENT)) &&
+        !nfs_op_ok(op, reply, error))
         return;
     nfs_store_forget(op->store, op->req->name);
     nfs_op_complete(op, NULL);
@@ -188,6 +230,22 @@ void nfs_op_remove(struct nfs_op *op)
     nfs_op_call(op, issue_remove, on_remove);
 }
 
+/* ---- RENAME and LINK ------------------------------------------------------------------------- */
+
+/* The new name has been looked up. Has an earlier try given it to the file? Handles are not compared:
+ * different ones may be of the same file (RFC 1813 2.3.3). */
+static bool is_done_already(const struct nfs_op *op)
+{
+    return op->attr.fileid == op->req->token && op->attr.fsid == op->store->session->object.fsid;
+}
+
+/* Before the first try: what is about to get another name. */
+static void note_file(struct nfs_op *op)
+{
+    if (!op->req->token)
+        op->req->token = op->attr.fileid;
+}
+
 static int issue_rename(struct nfs_call *call, const struct shim_out *out)
 {
     struct nfs_op *op = nfs_op_of(call);
@@ -196,20 +254,53 @@ static int issue_rename(struct nfs_call *call, const struct shim_out *out)
     return shim_rename(out, &args);
 }
 
-static void on_rename(struct nfs_call *call, const void *reply, const struct blk_error *error)
+static void renamed(struct nfs_op *op)
 {
-    struct nfs_op *op = nfs_op_of(call);
-
-    if (!nfs_op_ok(op, reply, error))
-        return;
     nfs_store_forget(op->store, op->req->new_name);
     nfs_store_forget(op->store, op->req->name);
     nfs_op_complete(op, NULL);
 }
 
+static void check_renamed(struct nfs_op *op)
+{
+    struct blk_error own;
+
+    if (is_done_already(op)) {
+        renamed(op);
+        return;
+    }
+    blk_error_set(&own, ENOENT,
+                  "NFS3ERR_NOENT: the file is not there any more, and what has the new name is "
+                  "another file");
+    nfs_op_complete(op, &own);
+}
+
+static void on_rename(struct nfs_call *call, const void *reply, const struct blk_error *error)
+{
+    struct nfs_op *op = nfs_op_of(call);
+
+    if (op->req->repeated && op->req->token && nfs_op_is_refused(reply, error, NFS3ERR_NOENT))
+        nfs_op_lookup(op, op->req->new_name, check_renamed);
+    else if (nfs_op_ok(op, reply, error))
+        renamed(op);
+}
+
+static void rename_it(struct nfs_op *op)
+{
+    note_file(op);
+    nfs_op_call(op, issue_rename, on_rename);
+}
+
 void nfs_op_rename(struct nfs_op *op)
 {
-    nfs_op_call(op, issue_rename, on_rename);
+    struct nfs_made *made = nfs_store_made(op->store, op->req->name);
+
+    if (made)
+        op->attr = made->attr;
+    if (op->attr.fileid || op->req->token)
+        rename_it(op);
+    else
+        nfs_op_lookup(op, op->req->name, rename_it);
 }
 
 static int issue_link(struct nfs_call *call, const struct shim_out *out)
@@ -220,15 +311,30 @@ static int issue_link(struct nfs_call *call, const struct shim_out *out)
     return shim_link(out, &args);
 }
 
+static void check_linked(struct nfs_op *op)
+{
+    struct blk_error own;
+
+    if (is_done_already(op)) {
+        nfs_op_complete(op, NULL);
+        return;
+    }
+    nfs_status_error(&own, NFS3ERR_EXIST);
+    nfs_op_complete(op, &own);
+}
+
 static void on_link(struct nfs_call *call, const void *reply, const struct blk_error *error)
 {
     struct nfs_op *op = nfs_op_of(call);
 
-    if (nfs_op_ok(op, reply, error))
+    if (op->req->repeated && op->req->token && nfs_op_is_refused(reply, error, NFS3ERR_EXIST))
+        nfs_op_lookup(op, op->req->new_name, check_linked);
+    else if (nfs_op_ok(op, reply, error))
         nfs_op_complete(op, NULL);
 }
 
 void nfs_op_link(struct nfs_op *op)
 {
+    note_file(op);
     nfs_op_call(op, issue_link, on_link);
 }

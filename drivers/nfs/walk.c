@@ -8,24 +8,6 @@
 
 #include "status.h"
 
-bool nfs_handle_set(struct nfs_handle *handle, const void *data, uint32_t len)
-{
-    if (len == 0 || len > NFS_HANDLE_SIZE)
-        return false;
-    handle->len = len;
-    memcpy(handle->data, data, len);
-    return true;
-}
-
-struct nfs_fh3 nfs_handle_fh3(const struct nfs_handle *handle)
-{
-    struct nfs_fh3 fh;
-
-    fh.data.data_len = handle->len;
-    fh.data.data_val = (char *)(uintptr_t)handle->data;
-    return fh;
-}
-
 static void step(struct nfs_walk *walk);
 
 static void finish(struct nfs_walk *walk, const struct blk_error *error)

@@ -10,23 +10,12 @@
 #define LUNFERRY_NFS_WALK_H
 
 #include "conn.h"
+#include "object.h"
 
-/* RFC 1813 2.4: NFS3_FHSIZE */
-#define NFS_HANDLE_SIZE 64
 /* Links followed in one walk before it is called a loop. */
 #define NFS_WALK_LINKS 8
 /* Directories that a walk can be deep. */
 #define NFS_WALK_DEPTH 64
-
-struct nfs_handle {
-    uint32_t len;
-    char data[NFS_HANDLE_SIZE];
-};
-
-/* False: the server sent what is not a handle. */
-bool nfs_handle_set(struct nfs_handle *handle, const void *data, uint32_t len);
-/* For arguments; borrows. */
-struct nfs_fh3 nfs_handle_fh3(const struct nfs_handle *handle);
 
 struct nfs_walk {
     /* Filled by the owner. */

@@ -46,7 +46,8 @@ enum blk_op {
 };
 
 enum blk_flags {
-    BLK_FUA = 1 << 0,       /* WRITE, ZERO: on stable storage when done */
+    BLK_FUA = 1 << 0,       /* WRITE, ZERO: on stable storage when done. READ: from there, not from
+                               a cache, where the device can */
     BLK_MAY_UNMAP = 1 << 1, /* ZERO: may leave the range unallocated, if it then reads as zeros */
 };
 
@@ -82,6 +83,13 @@ struct blk_extents {
  */
 #define BLK_NO_EPOCH UINT64_C(0)
 
+/* Private to src/block/retry.c: what is kept to be repeated. */
+struct retry_item {
+    struct retry_item *next;
+    uint64_t due;   /* ns; not given back before */
+    unsigned tries; /* zeroed when the item is new */
+};
+
 struct blk_req {
     /* Filled by the caller, never changed by the device. */
     enum blk_op op;
@@ -108,6 +116,7 @@ struct blk_req {
     uint64_t resume; /* where the next piece starts */
     unsigned pieces; /* under way */
     unsigned stage;
+    unsigned restarts;
 };
 
 void blk_submit(struct blk_dev *dev, struct blk_req *req);
@@ -144,6 +153,12 @@ enum blk_caps {
                                  written: a LUN, a block device. What is written shows at once. */
 };
 
+/* What shows that a thing has changed: compared between two looks at it. */
+struct blk_stamp {
+    uint64_t size;              /* bytes */
+    int64_t mtime_ns, ctime_ns; /* since the epoch of the thing's own clock; 0: it has no times */
+};
+
 /* What callers may read of a device once it is open. Only the middle and the driver write it. */
 struct blk_dev {
     const struct blk_driver *driver;
@@ -157,13 +172,35 @@ struct blk_dev {
     char *identity; /* equal for two devices that are the same thing, whatever the way to it (LUN
                        identification, file handle, device and inode number); NULL: not known.
                        The driver allocates it at open, the middle frees it */
-    struct blk_middle *middle; /* private to src/block */
+    struct blk_stamp opened, seen; /* when it was opened, and at the last look since */
+    uint64_t session_id;           /* under which the server knows us (iSCSI: the ISID), for a later
+                            blk_open_args.session_id; 0: it does not */
+    struct blk_middle *middle;     /* private to src/block */
+};
+
+/* What the owner of a job is told of its devices and stores while it runs. */
+enum blk_event {
+    BLK_AWAY,     /* the session is lost; text: why. Requests are kept meanwhile */
+    BLK_BACK,     /* a new session stands, and it is the same thing; text: how long that took */
+    BLK_WAITING,  /* nothing has been answered for long, though the session lives; text: for what */
+    BLK_REPEATED, /* a request is repeated; text: why */
+    BLK_WARNING,  /* text: what the server said that is no error yet */
+};
+
+/* Owned by whoever opens; outlives the device and its clones, which all tell the same one: called in
+ * each device's own thread. */
+struct blk_watcher {
+    void (*event)(struct blk_watcher *watcher, enum blk_event event, const char *name,
+                  const char *text);
 };
 
 /* What every session of a job shares; it outlives all devices. */
 struct blk_settings {
-    uint64_t timeout;           /* ns of silence after which a session is dead; > 0 */
+    uint64_t timeout; /* ns of silence after which a session is dead; > 0 */
+    uint64_t give_up; /* ns without progress after which requests are not repeated any more; 0:
+                         nothing is repeated; LOOP_NEVER */
     const char *initiator_name; /* for iSCSI; NULL: found by the rule in drivers/iscsi */
+    const char *password_file;  /* for endpoints with a user name; its first line. NULL: none */
 };
 
 struct blk_open_args {
@@ -171,7 +208,9 @@ struct blk_open_args {
     struct store *store; /* NULL, or: open the file `name` in this store, on the store's session */
     const char *name;    /* with store; copied */
     bool writable;
+    uint64_t session_id; /* of an earlier session that this one replaces; 0: a new one */
     const struct blk_settings *settings; /* outlives the device */
+    struct blk_watcher *watcher;         /* NULL: nobody wants to know */
 };
 
 /* Checks all of a URL that can be checked without touching anything: scheme, options, form. Call it
@@ -187,8 +226,31 @@ struct blk_dev *blk_open(struct loop *loop, const struct blk_open_args *args,
                          struct blk_task *task);
 
 /* Opens the same thing again, for another lane: its own session, on that lane's loop. Called in that
- * lane's thread; the origin is open and stays so. -ENOTSUP where a device can be open only once. */
-struct blk_dev *blk_clone(struct loop *loop, const struct blk_dev *origin, struct blk_task *task);
+ * lane's thread; the origin is open and stays so. -ENOTSUP where a device can be open only once.
+ * `number`, > 0, is another one for each clone of an origin: sessions are told apart by it, and a
+ * job that is resumed gives its clones the numbers that they had. */
+struct blk_dev *blk_clone(struct loop *loop, const struct blk_dev *origin, unsigned number,
+                          struct blk_task *task);
+
+/* The job needs this many bytes of the device: one that is found smaller, when its session is built
+ * anew, is an error at once. Until it is called: all that it had when it was opened. */
+void blk_need(struct blk_dev *dev, uint64_t size);
+
+/* From now on nothing is repeated for longer than `ns`; 0: what waits to be repeated is cancelled. */
+void blk_hurry(struct blk_dev *dev, uint64_t ns);
+
+/* Looks at the thing again: is it still the same? Sets dev->seen. With nothing in flight. */
+void blk_recheck(struct blk_dev *dev, struct blk_task *task);
+
+/* A persistent reservation (SPC-4 5.13) that keeps other initiators from writing. */
+struct blk_reservation {
+    uint64_t key;       /* ours, > 0; a reservation that is held under it already is taken over */
+    uint64_t break_key; /* whoever holds one under this key loses it; 0: nobody */
+};
+
+/* Reserves the device; its clones are registered with it, and so is every new session. Released by
+ * blk_close(). -EBUSY with a sentence that names holder and key; -ENOTSUP. */
+void blk_reserve(struct blk_dev *dev, const struct blk_reservation *how, struct blk_task *task);
 
 /* Called once per image, when every clone is idle and all data is durable: a format writes the
  * metadata that makes it an image. Reports 0 at once where there is nothing to do. */

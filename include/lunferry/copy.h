@@ -28,11 +28,26 @@ struct copy_options {
     bool in_order;  /* a write starts when all before it are complete */
     bool in_place;  /* write into the file that is there instead of publishing a new one */
     bool overwrite; /* replace what the target holds */
-    unsigned mode;  /* of a new file: 0666 less the umask */
+    bool sync;      /* every write is durable before it counts as done */
+    uint64_t flush_bytes; /* FLUSH after so many bytes written at the latest; 0: as it pays */
+    bool verify;     /* read the target back; `chunk` is then a multiple of COPY_VERIFY_CHUNK */
+    bool salvage;    /* zeros take the place of what the source's medium has lost */
+    bool allow_live; /* a source that changes meanwhile is no error */
+    uint64_t rate;   /* bytes per second; 0: no limit */
+    bool reserve;    /* a persistent reservation keeps others from writing to the target */
+    uint64_t break_reservation; /* key of a foreign one that may be taken away; 0: none */
+    bool break_lock;            /* take the target's lock file, whoever has it */
+    bool resume;                /* go on with what the journal says */
+    const char
+        *journal;  /* its path, and there is one from the start on; NULL: the usual place, where
+                            the copy takes more than a few seconds; "": none */
+    unsigned mode; /* of a new file: 0666 less the umask */
     struct blk_settings settings;
     /* One line for the user that is no failure; important: something is left for them to do.
-     * Called on the job's loop. */
+     * Called in any lane's thread. */
     void (*notice)(void *opaque, bool important, const char *text);
+    /* With salvage: bytes of the source that could not be read. Called in any lane's thread. */
+    void (*bad_range)(void *opaque, uint64_t offset, uint64_t len);
     void (*done)(struct copy_job *job, void *opaque);
     void *opaque;
 };
@@ -42,6 +57,7 @@ struct copy_options {
 #define COPY_MAX_CHUNK (16u << 20)
 
 #define COPY_DEFAULT_CHUNK (512u << 10)
+#define COPY_VERIFY_CHUNK  (256u << 10)
 
 enum copy_phase {
     COPY_OPENING,
@@ -56,7 +72,8 @@ enum copy_phase {
 struct copy_progress {
     enum copy_phase phase;
     uint64_t total;            /* bytes to copy; 0 until both ends are open */
-    uint64_t done;             /* bytes written and acknowledged */
+    uint64_t done;             /* bytes written and acknowledged, and not lost again */
+    uint64_t verified;         /* bytes read back, with verify */
     unsigned reading, writing; /* requests in flight on each side, all lanes */
 };
 
@@ -65,7 +82,14 @@ struct copy_result {
     struct blk_error error; /* which side, where, and what the server said */
     bool touched;           /* the target was written to, or may have been */
     bool kept;              /* what has the target's name, or that nothing has, did not change */
-    uint64_t bytes;         /* copied */
+    bool resumable;         /* what there is so far is kept, and on record: resume goes on */
+    uint64_t bytes;         /* copied by this run */
+    uint64_t resumed;       /* that were there from an earlier one */
+    unsigned losses;        /* of sessions, that were built anew */
+    uint64_t repeated;      /* requests */
+    uint64_t lost;          /* bytes that were copied again, for the server had lost them */
+    unsigned mended;        /* granules that read back differently and were copied again */
+    uint64_t bad;           /* bytes that could not be read, with salvage */
     unsigned depth;         /* slots per lane */
     uint64_t buffer_bytes;  /* lanes x slots x chunk: what the job allocated for data */
 };

@@ -35,15 +35,28 @@ struct blk_driver {
     /* Called in the new lane's thread while `origin` is in use in its own: touches only what of
      * the origin is immutable after open, or shared under a named lock -> blk_opened().
      * NULL: such a device can be open only once. */
-    void (*clone)(struct blk_dev *dev, const struct blk_dev *origin);
+    void (*clone)(struct blk_dev *dev, const struct blk_dev *origin, unsigned number);
+    /*
+     * Looks whether the device is still what it was when it was opened, on the session that there
+     * is, or, where that is gone, by one attempt at a new one; sets dev->seen -> blk_recovered().
+     * Called with no request in flight: after requests have ended with BLK_LOST or BLK_RECHECK, and
+     * at the end of a job; and for a clone whose opening has ended with an error that may pass, where it does
+     * what clone() would have done.
+     * An error is BLK_FATAL only where the thing is known to be another one, or gone for good;
+     * whatever may pass (a server that is still starting) is BLK_LOST, and it will be called again.
+     * NULL: nothing can be lost.
+     */
+    void (*recover)(struct blk_dev *dev);
+    /* -> blk_task_done(). NULL: there are no reservations. `how` stays valid until then. */
+    void (*reserve)(struct blk_dev *dev, const struct blk_reservation *how);
     /* Never with requests in flight; after a failed open too -> blk_closed(). */
     void (*close)(struct blk_dev *dev);
 
     /* At most limits.max_depth at once -> blk_complete(). The request and its iov array are the
      * driver's to change; the buffers that iov points to are the caller's. */
     void (*submit)(struct blk_dev *dev, struct blk_req *req);
-    /* What is in flight completes soon, with -ECANCELED where the outcome is unknown; an open in
-     * progress reports through blk_opened(). May be called more than once. */
+    /* What is in flight completes soon, with -ECANCELED where the outcome is unknown; an open or a
+     * recovery in progress reports as ever. May be called more than once. */
     void (*cancel_all)(struct blk_dev *dev);
 
     void (*resize)(struct blk_dev *dev, uint64_t size); /* -> blk_task_done(). NULL: fixed size */
@@ -57,6 +70,7 @@ struct blk_driver {
  * and for -ECANCELED). The sentence holds what the driver alone knows; the middle adds operation,
  * endpoint and offset. */
 void blk_opened(struct blk_dev *dev, int status, const struct blk_error *error);
+void blk_recovered(struct blk_dev *dev, int status, const struct blk_error *error);
 void blk_closed(struct blk_dev *dev);
 void blk_task_done(struct blk_dev *dev, int status, const struct blk_error *error);
 
@@ -64,6 +78,9 @@ void blk_task_done(struct blk_dev *dev, int status, const struct blk_error *erro
  * changed only where less came), bad_offset, epoch and durable where they apply, and, with an error,
  * req->error. */
 void blk_complete(struct blk_req *req, int status);
+
+/* Tells the owner something that is no error. */
+void blk_warn(struct blk_dev *dev, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The driver's own state for a request: driver->req_size bytes, zeroed when the request is made and
  * kept as they are between uses, so that an iov array can be cached there. Freed without a call. */

@@ -18,11 +18,14 @@
 #include <stdbool.h>
 
 /* Whether the same operation could succeed later. The driver knows and says so; only the middle
- * acts on it. */
+ * acts on it (src/block/retry.c). */
 enum blk_retry {
-    BLK_FATAL,  /* no: repeating it would give the same answer */
-    BLK_REPEAT, /* yes, on this session, after a delay (NFS3ERR_JUKEBOX, SCSI BUSY) */
-    BLK_LOST,   /* yes, on a new session: the connection is gone, the outcome unknown */
+    BLK_FATAL,   /* no: repeating it would give the same answer */
+    BLK_MEDIUM,  /* no: the medium has lost what is there (MEDIUM ERROR; NFS3ERR_IO of a READ) */
+    BLK_AGAIN,   /* yes, at once: the answer was about something else (SCSI UNIT ATTENTION) */
+    BLK_REPEAT,  /* yes, after a delay (NFS3ERR_JUKEBOX, SCSI BUSY) */
+    BLK_RECHECK, /* yes, once the device has been looked at again: it may be another one */
+    BLK_LOST,    /* yes, on a new session: the connection is gone, the outcome unknown */
 };
 
 struct blk_error {

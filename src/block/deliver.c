@@ -49,6 +49,7 @@ static const char *op_name(enum blk_op op)
 static void report(struct blk_dev *dev, struct blk_req *req)
 {
     dev->middle->callers--;
+    retry_end(&dev->middle->retry);
     if (req->status < 0) {
         if (req->error.code == 0)
             blk_error_set(&req->error, -req->status, "cancelled");
@@ -150,13 +151,50 @@ static void fold_success(struct blk_req *parent, struct blk_req *req)
     parent->stage = PARENT_STARTED;
 }
 
+/* True: an answer that is no success was not the last word. */
+static bool repeat(struct blk_dev *dev, struct blk_req *req)
+{
+    struct blk_middle *middle = dev->middle;
+
+    return req->status < 0 && req->status != -ECANCELED && req->parent->status == 0 &&
+           middle->state == MIDDLE_OPEN &&
+           retry_keep(&middle->retry, &piece_of(req)->item, &req->error);
+}
+
+/* What was lost between a write and the FLUSH that was to make it durable is written once more. */
+#define MAX_RESTARTS 10
+
+static bool restart(struct blk_dev *dev, struct blk_req *parent)
+{
+    struct blk_middle *middle = dev->middle;
+
+    if (parent->error.retry != BLK_REPEAT || parent->stage != PARENT_FLUSHING ||
+        parent->restarts == MAX_RESTARTS || middle->state != MIDDLE_OPEN ||
+        !retry_may_repeat(&middle->retry))
+        return false;
+    retry_tell(&middle->retry, BLK_REPEATED, "%s", parent->error.text);
+    middle_restart(dev, parent);
+    return true;
+}
+
 static void take_back(struct blk_dev *dev, struct blk_req *req)
 {
     struct blk_middle *middle = dev->middle;
     struct blk_req *parent = req->parent;
 
-    assert(middle->in_driver > 0 && parent->pieces > 0);
-    middle->in_driver--;
+    assert(parent->pieces > 0);
+    if (piece_of(req)->at_driver) {
+        piece_of(req)->at_driver = false;
+        middle->in_driver--;
+        /* What the medium has lost is an answer, too: salvaging gets on. */
+        retry_answered(&middle->retry, req->status == 0 || req->error.retry == BLK_MEDIUM);
+    }
+    if (repeat(dev, req))
+        return;
+    if (req->status == -ECANCELED && middle->retry.state == RETRY_GONE) {
+        req->error = middle->retry.error;
+        req->status = -req->error.code;
+    }
     parent->pieces--;
     if (req->status == 0 && req->stage == PIECE_BLOCK_READ && parent->status == 0) {
         change_block(dev, req);
@@ -172,7 +210,8 @@ static void take_back(struct blk_dev *dev, struct blk_req *req)
         fold_success(parent, req);
     }
     middle_free_piece(dev, req);
-    if (parent->pieces == 0 && (parent->status < 0 || !middle_has_more(parent)))
+    if (parent->pieces == 0 && (parent->status < 0 || !middle_has_more(parent)) &&
+        !(parent->status < 0 && restart(dev, parent)))
         finish(dev, parent);
 }
 

@@ -12,6 +12,8 @@
 
 #include <lunferry/units.h>
 
+static const struct retry_owner retry_owner;
+
 static struct blk_dev *new_device(struct loop *loop, const struct blk_driver *driver,
                                   const char *name, bool writable, struct blk_task *task)
 {
@@ -34,6 +36,7 @@ static struct blk_dev *new_device(struct loop *loop, const struct blk_driver *dr
     middle->dev = dev;
     middle->state = MIDDLE_OPENING;
     middle->task = task;
+    retry_init(&middle->retry, &retry_owner, loop, dev->name);
     middle->call.run = middle_deliver;
     piece_list_init(&middle->waiting);
     piece_list_init(&middle->completed);
@@ -48,8 +51,12 @@ struct blk_dev *blk_open(struct loop *loop, const struct blk_open_args *args, st
 
     assert(driver);
     dev = new_device(loop, driver, args->url->text, args->writable, task);
-    if (dev)
-        driver->open(dev, args);
+    if (!dev)
+        return NULL;
+    dev->middle->retry.settings = args->settings;
+    dev->middle->retry.watcher = args->watcher;
+    retry_begin(&dev->middle->retry); /* one that is never answered is given up */
+    driver->open(dev, args);
     return dev;
 }
 
@@ -76,15 +83,21 @@ int blk_check_url(const struct url *url, struct blk_error *error)
     return rc;
 }
 
-struct blk_dev *blk_clone(struct loop *loop, const struct blk_dev *origin, struct blk_task *task)
+struct blk_dev *blk_clone(struct loop *loop, const struct blk_dev *origin, unsigned number,
+                          struct blk_task *task)
 {
     const struct blk_driver *driver = origin->driver;
     struct blk_dev *dev = new_device(loop, driver, origin->name, origin->writable, task);
 
     if (!dev)
         return NULL;
+    dev->middle->kind = TASK_CLONE;
+    dev->middle->retry.settings = origin->middle->retry.settings;
+    dev->middle->retry.watcher = origin->middle->retry.watcher;
+    dev->middle->need = origin->middle->need;
+    retry_begin(&dev->middle->retry);
     if (driver->clone) {
-        driver->clone(dev, origin);
+        driver->clone(dev, origin, number);
     } else {
         struct blk_error error;
 
@@ -100,6 +113,10 @@ static void end_task(struct blk_dev *dev, int status, const struct blk_error *er
     struct blk_middle *middle = dev->middle;
 
     assert(middle->task && !middle->task_ended);
+    if (status == -ECANCELED && middle->retry.state == RETRY_GONE) {
+        error = &middle->retry.error;
+        status = -error->code;
+    }
     middle->task_ended = true;
     middle->task_status = status;
     if (error && status < 0)
@@ -108,77 +125,270 @@ static void end_task(struct blk_dev *dev, int status, const struct blk_error *er
         blk_error_clear(&middle->task_error);
     if (status < 0 && middle->task_error.code == 0)
         blk_error_set(&middle->task_error, -status, "cancelled");
+    if (status < 0)
+        blk_error_prefix(&middle->task_error, "%s%s",
+                         middle->kind == TASK_OPEN || middle->kind == TASK_CLONE ? "opening " : "",
+                         dev->name);
     loop_defer(dev->loop, &middle->call);
 }
 
-void blk_opened(struct blk_dev *dev, int status, const struct blk_error *error)
+static void end_opening(struct blk_dev *dev, int status, const struct blk_error *error)
 {
-    assert(dev->middle->state == MIDDLE_OPENING || dev->middle->state == MIDDLE_CANCELLED ||
-           dev->middle->state == MIDDLE_CLOSING);
     if (status == 0) {
         assert(dev->limits.align > 0 && (dev->limits.align & (dev->limits.align - 1)) == 0);
         assert(dev->limits.mem_align > 0 && dev->limits.max_depth > 0);
         assert(dev->limits.max_read > 0 && dev->limits.max_read % dev->limits.align == 0);
         assert(!dev->writable ||
                (dev->limits.max_write > 0 && dev->limits.max_write % dev->limits.align == 0));
+        if (dev->middle->need == 0 && dev->size != BLK_SIZE_UNKNOWN)
+            dev->middle->need = dev->size;
+        if (dev->opened.size == 0)
+            dev->opened.size = dev->size;
+        dev->seen = dev->opened;
     }
     end_task(dev, status, error);
-    if (status < 0)
-        blk_error_prefix(&dev->middle->task_error, "opening %s", dev->name);
+}
+
+void blk_opened(struct blk_dev *dev, int status, const struct blk_error *error)
+{
+    assert(dev->middle->state == MIDDLE_OPENING || dev->middle->state == MIDDLE_CANCELLED ||
+           dev->middle->state == MIDDLE_CLOSING);
+    /* Another lane begins while the server is away. */
+    if (dev->middle->kind == TASK_CLONE && status < 0 && status != -ECANCELED && error &&
+        retry_may_pass(error) && dev->driver->recover && dev->middle->state == MIDDLE_OPENING &&
+        retry_look(&dev->middle->retry, error))
+        return;
+    end_opening(dev, status, error);
+}
+
+static bool is_in_driver(enum middle_task kind)
+{
+    return kind == TASK_RESIZE || kind == TASK_FINISH || kind == TASK_RESERVE;
 }
 
 void blk_task_done(struct blk_dev *dev, int status, const struct blk_error *error)
 {
+    struct blk_middle *middle = dev->middle;
+
+    assert(is_in_driver(middle->kind));
+    retry_answered(&middle->retry, status == 0);
+    if (status < 0 && status != -ECANCELED && middle->state == MIDDLE_OPEN &&
+        retry_keep(&middle->retry, &middle->task_item, error))
+        return;
+    if (status == 0 && middle->kind == TASK_RESIZE)
+        middle->need = middle->new_size;
     end_task(dev, status, error);
-    if (status < 0)
-        blk_error_prefix(&dev->middle->task_error, "%s", dev->name);
 }
 
-/* False: the device was cancelled, and so is the task. */
-static bool start_task(struct blk_dev *dev, struct blk_task *task)
+static void run_task(struct blk_dev *dev)
+{
+    struct blk_middle *middle = dev->middle;
+
+    retry_sent(&middle->retry);
+    switch (middle->kind) {
+    case TASK_RESIZE:
+        dev->driver->resize(dev, middle->new_size);
+        break;
+    case TASK_FINISH:
+        dev->driver->finish(dev);
+        break;
+    case TASK_RESERVE:
+        dev->driver->reserve(dev, middle->reserve);
+        break;
+    case TASK_OPEN:
+    case TASK_CLONE:
+    case TASK_RECHECK:
+        assert(!"these have ways of their own");
+    }
+}
+
+/* False: the device was cancelled, or is gone, and so is the task; or the driver has nothing to do
+ * for it, and status and *error, which may be NULL, are its outcome. */
+static bool start_task(struct blk_dev *dev, enum middle_task kind, struct blk_task *task,
+                       bool in_driver, int status, const struct blk_error *error)
 {
     struct blk_middle *middle = dev->middle;
 
     assert((middle->state == MIDDLE_OPEN || middle->state == MIDDLE_CANCELLED) && !middle->task);
+    middle->kind = kind;
     middle->task = task;
     middle->task_ended = false;
-    if (middle->state == MIDDLE_CANCELLED)
+    middle->task_item.tries = 0;
+    retry_begin(&middle->retry);
+    if (middle->state == MIDDLE_CANCELLED || middle->retry.state == RETRY_GONE)
         end_task(dev, -ECANCELED, NULL);
-    return middle->state == MIDDLE_OPEN;
+    else if (!in_driver)
+        end_task(dev, status, error);
+    return !middle->task_ended;
+}
+
+static void start_in_driver(struct blk_dev *dev)
+{
+    struct blk_middle *middle = dev->middle;
+
+    if (retry_is_open(&middle->retry))
+        run_task(dev);
+    else
+        retry_wait(&middle->retry, &middle->task_item);
 }
 
 void blk_finish(struct blk_dev *dev, struct blk_task *task)
 {
-    if (!start_task(dev, task))
-        return;
-    if (dev->driver->finish)
-        dev->driver->finish(dev);
-    else
-        blk_task_done(dev, 0, NULL);
+    if (start_task(dev, TASK_FINISH, task, dev->driver->finish != NULL, 0, NULL))
+        start_in_driver(dev);
 }
 
 void blk_resize(struct blk_dev *dev, uint64_t size, struct blk_task *task)
 {
     struct blk_error error;
 
-    if (!start_task(dev, task))
+    blk_error_set(&error, ENOTSUP, "its size cannot be changed");
+    if (!start_task(dev, TASK_RESIZE, task, dev->driver->resize != NULL, -ENOTSUP, &error))
         return;
-    if (dev->driver->resize)
-        dev->driver->resize(dev, size);
-    else
-        blk_task_done(dev, blk_error_set(&error, ENOTSUP, "its size cannot be changed"), &error);
+    dev->middle->new_size = size;
+    /* Until it is done, it may have either size, should the session be lost. */
+    dev->middle->need = min_u64(dev->middle->need, size);
+    start_in_driver(dev);
 }
 
+void blk_reserve(struct blk_dev *dev, const struct blk_reservation *how, struct blk_task *task)
+{
+    struct blk_error error;
+
+    blk_error_set(&error, ENOTSUP, "%s knows no reservations", dev->driver->name);
+    if (!start_task(dev, TASK_RESERVE, task, dev->driver->reserve != NULL, -ENOTSUP, &error))
+        return;
+    dev->middle->reserve = how;
+    start_in_driver(dev);
+}
+
+/* ---- Looking again ---------------------------------------------------------------------------- */
+
+void blk_need(struct blk_dev *dev, uint64_t size)
+{
+    dev->middle->need = size;
+}
+
+void blk_hurry(struct blk_dev *dev, uint64_t ns)
+{
+    retry_hurry(&dev->middle->retry, ns);
+}
+
+void blk_recheck(struct blk_dev *dev, struct blk_task *task)
+{
+    assert(dev->middle->in_driver == 0);
+    if (start_task(dev, TASK_RECHECK, task, dev->driver->recover != NULL, 0, NULL))
+        retry_look(&dev->middle->retry, NULL);
+}
+
+void blk_recovered(struct blk_dev *dev, int status, const struct blk_error *error)
+{
+    struct blk_error own;
+
+    if (status == 0 && dev->seen.size < dev->middle->need) {
+        status = blk_error_set(&own, ENOSPC,
+                               "it has become smaller: %" PRIu64 " bytes, of which %" PRIu64
+                               " are needed",
+                               dev->seen.size, dev->middle->need);
+        error = &own;
+    }
+    retry_recovered(&dev->middle->retry, status, error);
+}
+
+void blk_warn(struct blk_dev *dev, const char *format, ...)
+{
+    char text[400];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    retry_tell(&dev->middle->retry, BLK_WARNING, "%s", text);
+}
+
+static void recover(struct retry *retry)
+{
+    struct blk_middle *middle = container_of(retry, struct blk_middle, retry);
+
+    /* Cancelled between two attempts. */
+    if (middle->state == MIDDLE_OPEN || middle->state == MIDDLE_OPENING)
+        middle->dev->driver->recover(middle->dev);
+    else
+        retry_recovered(retry, -ECANCELED, NULL);
+}
+
+static void again(struct retry *retry, struct retry_item *item)
+{
+    struct blk_middle *middle = container_of(retry, struct blk_middle, retry);
+
+    if (item == &middle->task_item)
+        run_task(middle->dev);
+    else
+        middle_repeat(middle->dev, &container_of(item, struct piece, item)->req);
+}
+
+static void drop_item(struct retry *retry, struct retry_item *item, const struct blk_error *error)
+{
+    struct blk_middle *middle = container_of(retry, struct blk_middle, retry);
+    int status = error ? -error->code : -ECANCELED;
+
+    if (item == &middle->task_item) {
+        end_task(middle->dev, status, error);
+    } else {
+        struct blk_req *req = &container_of(item, struct piece, item)->req;
+
+        if (error)
+            req->error = *error;
+        else
+            blk_error_set(&req->error, ECANCELED, "cancelled");
+        req->error.retry = BLK_FATAL;
+        blk_complete(req, status);
+    }
+}
+
+static void fail_waiting(struct blk_dev *dev, int status, const struct blk_error *error);
+
+static void settled(struct retry *retry)
+{
+    struct blk_middle *middle = container_of(retry, struct blk_middle, retry);
+    struct blk_dev *dev = middle->dev;
+    bool looks = middle->task && !middle->task_ended &&
+                 (middle->kind == TASK_CLONE || middle->kind == TASK_RECHECK);
+    int status = retry->state == RETRY_HERE ? 0 : -ECANCELED;
+
+    if (looks && middle->kind == TASK_CLONE)
+        end_opening(dev, status, NULL);
+    else if (looks)
+        end_task(dev, status, NULL);
+    if (retry->state == RETRY_GONE) {
+        fail_waiting(dev, -retry->error.code, &retry->error);
+        dev->driver->cancel_all(dev);
+    }
+    loop_defer(dev->loop, &middle->call);
+}
+
+static const struct retry_owner retry_owner = {
+    .recover = recover,
+    .again = again,
+    .drop = drop_item,
+    .settled = settled,
+};
+
+/* ---- Cancelling and closing ------------------------------------------------------------------- */
+
 /* What has no piece at the driver is reported cancelled; what has one stays for it. */
-static void cancel_waiting(struct blk_dev *dev)
+static void fail_waiting(struct blk_dev *dev, int status, const struct blk_error *error)
 {
     struct blk_middle *middle = dev->middle;
     struct blk_req *req;
 
     while ((req = piece_list_take(&middle->waiting))) {
         req->resume = req->offset + req->len;
-        if (req->status == 0)
-            req->status = -ECANCELED;
+        if (req->status == 0) {
+            req->status = status;
+            if (error)
+                req->error = *error;
+        }
         if (req->pieces == 0)
             middle_fail(dev, req, req->status);
     }
@@ -187,17 +397,30 @@ static void cancel_waiting(struct blk_dev *dev)
 void blk_cancel_all(struct blk_dev *dev)
 {
     struct blk_middle *middle = dev->middle;
+    bool looks = middle->task && !middle->task_ended &&
+                 (middle->kind == TASK_CLONE || middle->kind == TASK_RECHECK);
 
     if (middle->state == MIDDLE_OPENING || middle->state == MIDDLE_OPEN)
         middle->state = MIDDLE_CANCELLED;
-    cancel_waiting(dev);
+    fail_waiting(dev, -ECANCELED, NULL);
+    retry_cancel(&middle->retry);
+    /* Between two looks the driver knows of none. */
+    if (looks && middle->retry.state != RETRY_HERE && !middle->retry.looking)
+        end_task(dev, -ECANCELED, NULL);
     if (!middle->driverless)
         dev->driver->cancel_all(dev);
 }
 
-static void close_in_driver(struct blk_dev *dev)
+/* When nothing is under way any more. */
+static void try_close(struct blk_dev *dev)
 {
-    if (dev->middle->driverless)
+    struct blk_middle *middle = dev->middle;
+
+    if (middle->state != MIDDLE_CLOSING || middle->task || middle->retry.looking ||
+        middle->close_begun)
+        return;
+    middle->close_begun = true;
+    if (middle->driverless)
         blk_closed(dev);
     else
         dev->driver->close(dev);
@@ -209,14 +432,10 @@ void blk_close(struct blk_dev *dev, struct blk_task *task)
 
     assert(middle->callers == 0 && middle->state != MIDDLE_CLOSING);
     middle->close_task = task;
-    if (middle->task) {
-        if (!middle->task_ended)
-            blk_cancel_all(dev);
-        middle->state = MIDDLE_CLOSING;
-        return; /* middle_tasks() goes on when the task has been reported */
-    }
+    if ((middle->task && !middle->task_ended) || middle->retry.looking)
+        blk_cancel_all(dev);
     middle->state = MIDDLE_CLOSING;
-    close_in_driver(dev);
+    try_close(dev); /* or middle_tasks() does, when what is under way has been reported */
 }
 
 void blk_closed(struct blk_dev *dev)
@@ -232,6 +451,7 @@ static void free_device(struct blk_dev *dev)
     struct blk_task *task = middle->close_task;
 
     assert(middle->in_driver == 0 && middle->callers == 0);
+    retry_release(&middle->retry);
     loop_defer_cancel(dev->loop, &middle->call);
     while (middle->free_pieces) {
         struct blk_req *req = middle->free_pieces;
@@ -259,6 +479,7 @@ static void report_task(struct blk_dev *dev)
 
     middle->task = NULL;
     middle->task_ended = false;
+    retry_end(&middle->retry);
     task->status = middle->task_status;
     task->error = middle->task_error;
     if (middle->state == MIDDLE_OPENING)
@@ -266,14 +487,13 @@ static void report_task(struct blk_dev *dev)
     else if ((middle->state == MIDDLE_CANCELLED || closing) && task->status == 0)
         task->status = blk_error_set(&task->error, ECANCELED, "cancelled");
     task->done(task); /* may close the device, which only starts it */
-    if (closing)
-        close_in_driver(dev);
 }
 
 void middle_tasks(struct blk_dev *dev)
 {
     if (dev->middle->task && dev->middle->task_ended)
         report_task(dev);
+    try_close(dev);
     if (dev->middle->closed)
         free_device(dev);
 }

@@ -8,11 +8,15 @@
 
 #include <lunferry/driver.h>
 
+#include "retry.h"
+
 /* One request as the driver sees it. The driver's own state follows the struct. */
 struct piece {
     struct iovec *iov; /* kept between uses */
     int iov_capacity;
     void *bounce; /* NULL, or the buffer that stands in for the caller's */
+    struct retry_item item;
+    bool at_driver;
     struct blk_req req;
     _Alignas(max_align_t) unsigned char state[];
 };
@@ -43,16 +47,25 @@ enum middle_state {
     MIDDLE_CLOSING,
 };
 
+enum middle_task { TASK_OPEN, TASK_CLONE, TASK_RESIZE, TASK_FINISH, TASK_RESERVE, TASK_RECHECK };
+
 struct blk_middle {
     struct blk_dev *dev;
     enum middle_state state;
-    struct blk_task *task; /* what open, resize or finish reports to; NULL: none under way */
+    struct blk_task *task; /* NULL: none under way */
+    enum middle_task kind; /* of the task */
+    struct retry_item task_item;
+    uint64_t new_size;                     /* RESIZE */
+    const struct blk_reservation *reserve; /* RESERVE */
     bool task_ended;
     int task_status;
     struct blk_error task_error;
     struct blk_task *close_task;
     bool driverless; /* a clone that the driver cannot make, and was not asked for */
-    bool closed;
+    bool close_begun, closed;
+
+    struct retry retry;
+    uint64_t need; /* bytes that the job needs of the device */
 
     struct loop_call call;       /* runs middle_deliver() */
     struct piece_list waiting;   /* callers' requests with pieces still to be made */
@@ -105,6 +118,10 @@ bool middle_has_more(const struct blk_req *req);
 bool middle_flush_for(struct blk_dev *dev, struct blk_req *parent);
 /* Hands a piece to the driver once more, as something else (the WRITE after the READ). */
 void middle_resubmit(struct blk_dev *dev, struct blk_req *req);
+/* The same, as what it was: an earlier answer was no success. */
+void middle_repeat(struct blk_dev *dev, struct blk_req *req);
+/* Begins a caller's request anew: what its pieces did is void. */
+void middle_restart(struct blk_dev *dev, struct blk_req *parent);
 void middle_free_piece(struct blk_dev *dev, struct blk_req *req);
 
 /* deliver.c: the deferred call of every device. */

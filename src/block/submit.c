@@ -28,6 +28,10 @@ static int check(const struct blk_dev *dev, struct blk_req *req)
 {
     if (dev->middle->state != MIDDLE_OPEN)
         return blk_error_set(&req->error, ECANCELED, "cancelled");
+    if (dev->middle->retry.state == RETRY_GONE) {
+        req->error = dev->middle->retry.error;
+        return -req->error.code;
+    }
     if (req->op == BLK_FLUSH)
         return 0;
     if (req->len == 0 || req->len > dev->size || req->offset > dev->size - req->len)
@@ -64,6 +68,7 @@ void blk_submit(struct blk_dev *dev, struct blk_req *req)
     req->resume = req->offset;
     req->pieces = 0;
     req->stage = PARENT_NEW;
+    req->restarts = 0;
     req->status = 0;
     blk_error_clear(&req->error);
     req->got = 0;
@@ -71,6 +76,7 @@ void blk_submit(struct blk_dev *dev, struct blk_req *req)
     req->epoch = BLK_NO_EPOCH;
     req->durable = false;
     middle->callers++;
+    retry_begin(&middle->retry);
 
     status = check(dev, req);
     if (status == 0 && req->op == BLK_EXTENTS && !(dev->caps & BLK_CAN_EXTENTS)) {
@@ -276,15 +282,28 @@ static bool fill_piece(struct blk_dev *dev, struct piece *piece, const struct bl
     return true;
 }
 
+static void hand_over(struct blk_dev *dev, struct blk_req *req)
+{
+    struct blk_middle *middle = dev->middle;
+
+    /* It may have been cancelled between two pieces of which one follows the other. */
+    if (middle->state != MIDDLE_OPEN || middle->retry.state == RETRY_GONE) {
+        blk_complete(req, -ECANCELED);
+    } else if (!retry_is_open(&middle->retry)) {
+        retry_wait(&middle->retry, &piece_of(req)->item);
+    } else {
+        piece_of(req)->at_driver = true;
+        middle->in_driver++;
+        retry_sent(&middle->retry);
+        dev->driver->submit(dev, req);
+    }
+}
+
 static void to_driver(struct blk_dev *dev, struct blk_req *req)
 {
     req->parent->pieces++;
-    dev->middle->in_driver++;
-    /* It may have been cancelled between two pieces of which one follows the other. */
-    if (dev->middle->state == MIDDLE_OPEN)
-        dev->driver->submit(dev, req);
-    else
-        blk_complete(req, -ECANCELED);
+    piece_of(req)->item.tries = 0;
+    hand_over(dev, req);
 }
 
 /* Makes and submits the next piece of a waiting request. False: it has to wait. */
@@ -349,7 +368,9 @@ void middle_pump(struct blk_dev *dev)
 {
     struct blk_middle *middle = dev->middle;
 
-    while (middle->waiting.head && middle->in_driver < dev->limits.max_depth) {
+    /* What is kept has a place at the driver: one that is too busy gets fewer requests. */
+    while (middle->waiting.head && retry_is_open(&middle->retry) &&
+           middle->in_driver + middle->retry.kept_count < dev->limits.max_depth) {
         if (!next_piece(dev, middle->waiting.head))
             return;
     }
@@ -375,6 +396,43 @@ void middle_resubmit(struct blk_dev *dev, struct blk_req *req)
 {
     start_piece(dev, req, req->parent);
     to_driver(dev, req);
+}
+
+/* The driver may have changed the iov that it was given. None of this can fail: there was room for it
+ * before. */
+static void refill_piece(struct piece *piece)
+{
+    struct blk_req *req = &piece->req;
+    const struct blk_req *parent = req->parent;
+
+    if (piece->bounce) {
+        piece->iov[0] = (struct iovec){piece->bounce, req->len};
+        piece->req.iovcnt = 1;
+    } else if (req->op == BLK_READ || (req->op == BLK_WRITE && parent->op == BLK_WRITE)) {
+        slice_iov(piece, parent, req->offset, req->len);
+    } else if (req->op == BLK_WRITE) {
+        zero_iov(piece, req->len);
+    }
+}
+
+void middle_repeat(struct blk_dev *dev, struct blk_req *req)
+{
+    refill_piece(piece_of(req));
+    start_piece(dev, req, req->parent);
+    hand_over(dev, req);
+}
+
+void middle_restart(struct blk_dev *dev, struct blk_req *parent)
+{
+    parent->restarts++;
+    parent->resume = parent->offset;
+    parent->stage = PARENT_NEW;
+    parent->status = 0;
+    blk_error_clear(&parent->error);
+    parent->got = 0;
+    parent->epoch = BLK_NO_EPOCH;
+    parent->durable = false;
+    piece_list_add(&dev->middle->waiting, parent);
 }
 
 /* ---- Buffers ---------------------------------------------------------------------------------- */

@@ -15,18 +15,36 @@
 #include <lunferry/loop.h>
 #include <lunferry/url.h>
 
+struct argp_state;
+
 enum exit_status {
     EXIT_DONE = 0,
+    EXIT_DIFFERENT = 1,  /* compare found a difference */
     EXIT_UNTOUCHED = 2,  /* usage, a refusal, an end that does not open: nothing was changed */
-    EXIT_INCOMPLETE = 3, /* failed after writing began */
+    EXIT_INCOMPLETE = 3, /* failed after writing, or a comparison's reading, began */
+    EXIT_SALVAGED = 5,   /* done, but for what the source has lost */
     EXIT_SIGNAL = 128,   /* and the signal's number: interrupted */
 };
 
+int cmd_compare(int argc, char **argv);
 int cmd_copy(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 
-/* Prints "lunferry: ..." on stderr, as one line of its own even while a progress bar is shown. */
+/* Prints "lunferry: ..." on stderr, as one line of its own even while a progress bar is shown. From
+ * any thread. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- Passwords in arguments ------------------------------------------------------------------- */
+
+/* Everybody can read the arguments of a process, and usage errors quote them. Those that hold a
+ * password are overwritten where they stand, with "***" for it; call it first. */
+void arguments_hide(int argc, char **argv);
+/* What the user wrote: `text` is an argument, or a part of one that begins before its password. */
+const char *arguments_full(const char *text);
+/* Nobody needs them any more. */
+void arguments_forget(void);
+
+/* ---- Messages and endpoints ------------------------------------------------------------------- */
 
 /* Replaces control characters: labels and names come from disks and servers of other people. */
 void make_printable(char *text);
@@ -39,10 +57,16 @@ void endpoint_print_syntax(const struct blk_driver *driver);
 
 /* ---- Options that subcommands share ----------------------------------------------------------- */
 
-/* argp's state for the session options (--timeout, --initiator-name), as a child of each command's
+/* argp's state for the session options (--timeout, --give-up...), as a child of each command's
  * argp; the input is a struct blk_settings *. */
 extern const struct argp session_argp;
 void settings_init(struct blk_settings *settings);
+
+/* For parsers: the value of an option, or argp's end of the program with a sentence. */
+void option_number(struct argp_state *state, const char *option, const char *arg, uint64_t min,
+                   uint64_t max, unsigned *number);
+/* The bytes that one request of a job moves. */
+void option_chunk(struct argp_state *state, const char *option, const char *arg, uint32_t *chunk);
 
 /* ---- Signals ---------------------------------------------------------------------------------- */
 
@@ -62,14 +86,48 @@ void signals_stop(struct signals *signals);
 
 /* ---- Progress --------------------------------------------------------------------------------- */
 
+/* How far a job is. */
+struct progress_now {
+    const char *phase; /* "opening both ends" */
+    uint64_t total,
+        done;          /* bytes; total is 0 as long as it is not known: the phase is shown then */
+    bool moved;        /* all bytes are done, what remains takes no bytes: the phase again */
+    char requests[64]; /* in flight, in words */
+};
+
+struct progress_source {
+    void (*look)(const void *job, struct progress_now *now);
+    const void *job;
+};
+
 struct progress;
 
-/* Shows how `job` gets on: a bar redrawn in place on a terminal, or lines from time to time elsewhere
+/* Shows how a job gets on: a bar redrawn in place on a terminal, or lines from time to time elsewhere
  * if `lines`. */
-struct progress *progress_start(struct loop *loop, const struct copy_job *job, bool lines);
+struct progress *progress_start(struct loop *loop, const struct progress_source *source,
+                                bool lines);
 /* One line now, whatever was asked for. */
-void progress_report(struct loop *loop, const struct copy_job *job, uint64_t started);
+void progress_report(struct loop *loop, const struct progress_source *source, uint64_t started);
 /* Takes the bar away. */
 void progress_end(struct progress *progress);
+
+/* ---- A command's job -------------------------------------------------------------------------- */
+
+/* What surrounds a job: its loop, the signals, the progress display. */
+struct run {
+    bool show, quiet;                          /* -p, -q */
+    void (*stop)(struct run *run, int number); /* a signal says so */
+    struct progress_source shown;              /* set when the job is started */
+    bool ended;                                /* set by the job's done() */
+    struct loop *loop;
+    uint64_t started; /* ns */
+    struct signals signals;
+};
+
+/* Makes the loop. False after having said why not. */
+bool run_open(struct run *run);
+void run_until_ended(struct run *run);
+/* One line for the user that is no failure. From any thread. */
+void run_notice(const struct run *run, bool important, const char *text);
 
 #endif

@@ -3,14 +3,17 @@
 #include <argp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <lunferry/driver.h>
+#include <lunferry/secret.h>
 #include <lunferry/units.h>
 
 #include "cli.h"
 
 #define DEFAULT_TIMEOUT (30 * LOOP_SECOND)
+#define DEFAULT_GIVE_UP (600 * LOOP_SECOND)
 
 void make_printable(char *text)
 {
@@ -30,18 +33,29 @@ void say(const char *format, ...)
     va_end(args);
     make_printable(text);
     /* The bar, if there is one, is drawn anew below. */
-    if (isatty(STDERR_FILENO))
-        fputs("\r\033[K", stderr);
-    fprintf(stderr, "lunferry: %s\n", text);
+    fprintf(stderr, "%slunferry: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", text);
+}
+
+static void warn_if_exposed(const char *path)
+{
+    if (secret_file_is_exposed(path))
+        say("everybody on this machine can read the password in %s; `chmod go-rwx' would keep it "
+            "to you",
+            path);
 }
 
 bool endpoint_parse(const char *text, struct url *url)
 {
+    static const char *const options[] = {"password-file", "mutual-password-file"};
     struct blk_error error;
 
-    if (url_parse(text, url, &error) < 0 || blk_check_url(url, &error) < 0) {
+    if (url_parse(arguments_full(text), url, &error) < 0 || blk_check_url(url, &error) < 0) {
         say("%s", error.text);
         return false;
+    }
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+        if (url_param(url, options[i]))
+            warn_if_exposed(url_param(url, options[i]));
     }
     return true;
 }
@@ -53,14 +67,45 @@ void endpoint_print_syntax(const struct blk_driver *driver)
         printf("      %s=%s\n", option->name, option->help);
 }
 
-enum { OPT_TIMEOUT = 0x200, OPT_INITIATOR };
+void option_number(struct argp_state *state, const char *option, const char *arg, uint64_t min,
+                   uint64_t max, unsigned *number)
+{
+    struct blk_error error;
+    uint64_t value = 0;
+
+    if (units_parse_number(arg, min, max, &value, &error) < 0)
+        argp_error(state, "%s: %s", option, error.text);
+    *number = (unsigned)value;
+}
+
+void option_chunk(struct argp_state *state, const char *option, const char *arg, uint32_t *chunk)
+{
+    struct blk_error error;
+    uint64_t value = 0;
+
+    if (units_parse_size(arg, &value, &error) < 0)
+        argp_error(state, "%s: %s", option, error.text);
+    if (value == 0 || value % 4096 != 0 || value > COPY_MAX_CHUNK)
+        argp_error(state, "%s: %s is no multiple of 4k between 4k and 16M", option, arg);
+    *chunk = (uint32_t)value;
+}
+
+enum { OPT_TIMEOUT = 0x200, OPT_GIVE_UP, OPT_INITIATOR, OPT_PASSWORD_FILE };
 
 static const struct argp_option session_options[] = {
     {"timeout", OPT_TIMEOUT, "S", 0,
      "A connection on which nothing moved for S seconds is dead (30)", 10},
+    {"give-up", OPT_GIVE_UP, "S", 0,
+     "Lost connections are built anew and requests repeated until nothing has moved for S seconds "
+     "(600); or `never'",
+     10},
     {"initiator-name", OPT_INITIATOR, "IQN", 0,
      "iSCSI initiator name (InitiatorName in /etc/iscsi/initiatorname.iscsi, else made from the "
      "machine id)",
+     10},
+    {"password-file", OPT_PASSWORD_FILE, "FILE", 0,
+     "The first line of FILE is the CHAP password of each endpoint that has a user name and no "
+     "password-file= of its own",
      10},
     {0},
 };
@@ -75,8 +120,18 @@ static error_t parse_session(int key, char *arg, struct argp_state *state)
         if (units_parse_seconds(arg, &settings->timeout, &error) < 0)
             argp_error(state, "--timeout: %s", error.text);
         return 0;
+    case OPT_GIVE_UP:
+        if (strcmp(arg, "never") == 0)
+            settings->give_up = LOOP_NEVER;
+        else if (units_parse_seconds(arg, &settings->give_up, &error) < 0)
+            argp_error(state, "--give-up: %s", error.text);
+        return 0;
     case OPT_INITIATOR:
         settings->initiator_name = arg;
+        return 0;
+    case OPT_PASSWORD_FILE:
+        settings->password_file = arg;
+        warn_if_exposed(arg);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -87,5 +142,8 @@ const struct argp session_argp = {session_options, parse_session, NULL, NULL, NU
 
 void settings_init(struct blk_settings *settings)
 {
-    *settings = (struct blk_settings){.timeout = DEFAULT_TIMEOUT};
+    *settings = (struct blk_settings){
+        .timeout = DEFAULT_TIMEOUT,
+        .give_up = DEFAULT_GIVE_UP,
+    };
 }

@@ -11,6 +11,7 @@ static const struct command {
     const char *summary;
 } commands[] = {
     {"copy", cmd_copy, "copy an image from one endpoint to another"},
+    {"compare", cmd_compare, "say whether two endpoints hold the same bytes"},
     {"info", cmd_info, "open an endpoint and tell what was negotiated"},
 };
 
@@ -30,9 +31,11 @@ static void print_help(void)
     for (size_t i = 0; i < count; i++)
         endpoint_print_syntax(drivers[i]);
     printf(
-        "\n`lunferry COMMAND --help` tells a command's options. Exit status: 0 done; 2 nothing "
-        "was\ntouched (usage, a refusal, an endpoint that does not open); 3 failed after writing "
-        "began;\n130 and 143 interrupted.\n");
+        "\n`lunferry COMMAND --help` tells a command's options. Exit status: 0 done; 1 compare "
+        "found a\ndifference; 2 nothing was touched (usage, a refusal, an endpoint that does not "
+        "open);\n3 failed after writing began, or in the middle of reading; 5 done, but for what "
+        "the "
+        "source\nhas lost (--salvage); 130 and 143 interrupted.\n");
 }
 
 static const struct command *find(const char *name)
@@ -47,7 +50,9 @@ static const struct command *find(const char *name)
 int main(int argc, char **argv)
 {
     const struct command *command;
+    int status;
 
+    arguments_hide(argc, argv);
     /* A server that goes away, or a file that must not grow, is an error of the requests that meet
      * it, not the end of the process. */
     signal(SIGPIPE, SIG_IGN);
@@ -69,5 +74,7 @@ int main(int argc, char **argv)
             say("no command given; `lunferry --help` lists them");
         return EXIT_UNTOUCHED;
     }
-    return command->run(argc - 1, argv + 1);
+    status = command->run(argc - 1, argv + 1);
+    arguments_forget();
+    return status;
 }

@@ -18,7 +18,7 @@
 
 struct progress {
     struct loop *loop;
-    const struct copy_job *job;
+    struct progress_source source;
     struct loop_timer timer;
     bool terminal;
     uint64_t started;
@@ -28,51 +28,30 @@ struct progress {
     unsigned sample_count;
 };
 
-static const char *phase_name(enum copy_phase phase)
-{
-    switch (phase) {
-    case COPY_OPENING:
-        return "opening both ends";
-    case COPY_CHECKING:
-        return "checking both ends";
-    case COPY_PREPARING:
-        return "preparing the target";
-    case COPY_COPYING:
-        return "copying";
-    case COPY_FINISHING:
-        return "making it durable";
-    case COPY_CLOSING:
-    case COPY_ENDED:
-        return "closing";
-    }
-    return "?";
-}
-
 static uint64_t rate(uint64_t bytes, uint64_t ns)
 {
     return ns == 0 ? 0 : (uint64_t)((double)bytes * 1e9 / (double)ns);
 }
 
 /* "12%  123.0 MiB of 1.00 GiB  812 MiB/s now, 790 MiB/s mean  0:07 left  reads 16, writes 15" */
-static void describe(char *text, size_t len, const struct copy_progress *now, uint64_t speed,
+static void describe(char *text, size_t len, const struct progress_now *now, uint64_t speed,
                      uint64_t mean)
 {
     char done[UNITS_TEXT], total[UNITS_TEXT], speed_text[UNITS_TEXT], mean_text[UNITS_TEXT];
     char left[UNITS_TEXT];
 
-    if (now->total == 0) {
-        snprintf(text, len, "%s", phase_name(now->phase));
-        return;
-    }
-    snprintf(text, len, "%3u%%  %s of %s  %s/s now, %s/s mean  %s left  reads %u, writes %u",
-             (unsigned)(now->done * 100 / now->total), units_size(done, now->done),
-             units_size(total, now->total), units_size(speed_text, speed),
-             units_size(mean_text, mean),
-             mean > 0 ? units_duration(left, (now->total - now->done + mean - 1) / mean) : "?",
-             now->reading, now->writing);
-    if (now->phase > COPY_COPYING)
+    if (now->total == 0)
+        snprintf(text, len, "%s", now->phase);
+    else if (now->moved)
         snprintf(text, len, "100%%  %s, %s/s mean  %s", units_size(total, now->total),
-                 units_size(mean_text, mean), phase_name(now->phase));
+                 units_size(mean_text, mean), now->phase);
+    else
+        snprintf(text, len, "%3u%%  %s of %s  %s/s now, %s/s mean  %s left  %s",
+                 (unsigned)(now->done * 100 / now->total), units_size(done, now->done),
+                 units_size(total, now->total), units_size(speed_text, speed),
+                 units_size(mean_text, mean),
+                 mean > 0 ? units_duration(left, (now->total - now->done + mean - 1) / mean) : "?",
+                 now->requests);
 }
 
 static unsigned terminal_width(void)
@@ -85,7 +64,7 @@ static unsigned terminal_width(void)
 }
 
 /* The text, and a bar in what is left of the line. */
-static void draw(const struct copy_progress *now, const char *text)
+static void draw(const struct progress_now *now, const char *text)
 {
     unsigned width = terminal_width(), used = (unsigned)strlen(text);
     char bar[42] = "";
@@ -113,6 +92,8 @@ static uint64_t sample(struct progress *progress, uint64_t at, uint64_t done)
 
     progress->samples[slot].at = at;
     progress->samples[slot].done = done;
+    if (done < progress->samples[oldest].done) /* some of it was lost */
+        return 0;
     return rate(done - progress->samples[oldest].done, at - progress->samples[oldest].at);
 }
 
@@ -120,10 +101,10 @@ static void tick(struct loop_timer *timer)
 {
     struct progress *progress = container_of(timer, struct progress, timer);
     uint64_t at = loop_now(progress->loop), speed;
-    struct copy_progress now;
+    struct progress_now now;
     char text[256];
 
-    copy_progress(progress->job, &now);
+    progress->source.look(progress->source.job, &now);
     speed = sample(progress, at, now.done);
     describe(text, sizeof(text), &now, speed, rate(now.done, at - progress->started));
     if (progress->terminal)
@@ -133,7 +114,7 @@ static void tick(struct loop_timer *timer)
     loop_timer_set(progress->loop, timer, at + (progress->terminal ? REDRAW : LINE_EVERY));
 }
 
-struct progress *progress_start(struct loop *loop, const struct copy_job *job, bool lines)
+struct progress *progress_start(struct loop *loop, const struct progress_source *source, bool lines)
 {
     struct progress *progress;
     bool terminal = isatty(STDERR_FILENO);
@@ -144,7 +125,7 @@ struct progress *progress_start(struct loop *loop, const struct copy_job *job, b
     if (!progress)
         return NULL;
     progress->loop = loop;
-    progress->job = job;
+    progress->source = *source;
     progress->terminal = terminal;
     progress->timer.fire = tick;
     progress->started = loop_now(loop);
@@ -153,13 +134,13 @@ struct progress *progress_start(struct loop *loop, const struct copy_job *job, b
     return progress;
 }
 
-void progress_report(struct loop *loop, const struct copy_job *job, uint64_t started)
+void progress_report(struct loop *loop, const struct progress_source *source, uint64_t started)
 {
-    struct copy_progress now;
+    struct progress_now now;
     char text[256];
     uint64_t mean;
 
-    copy_progress(job, &now);
+    source->look(source->job, &now);
     mean = rate(now.done, loop_now(loop) - started);
     describe(text, sizeof(text), &now, mean, mean);
     say("%s", text);

@@ -2,10 +2,19 @@
 /*
  * A lane: N slots that move chunks from the source to the target, on one loop.
  *
- * The state machine: a slot goes FREE -> READING -> READY -> WRITING -> FREE. A completion only
- * moves its slot and marks the lane runnable; lane_step(), which runs from the loop, alone submits.
- * Slots in use are kept in the order of their offsets, which is the order in which they were read:
- * writes are submitted in that order, and complete in any (or, with in_order, one at a time).
+ * The state machine: a slot goes FREE -> READING -> READY -> WRITING -> FREE; by way of SALVAGING,
+ * where the source has bad blocks; and to CHECKING instead of WRITING where what was written is read
+ * back. A completion only moves its slot and marks the lane runnable; lane_step(), which runs from
+ * the loop, alone submits. Slots in use are kept in the order in which they were read, which is that
+ * of their offsets but for what is repeated: writes are submitted in that order, and complete in any
+ * (or, with in_order, one at a time).
+ *
+ * While it copies, a lane flushes the target from time to time, so that no more than an interval's
+ * work is at risk: what an epoch that ended took with it is copied again. Each loss halves the
+ * interval, each flush without one doubles it. A target that goes on losing is written to with FUA.
+ *
+ * When all is durable, and if asked to, the lane reads its granules back and compares digests; what
+ * differs is copied once more.
  */
 #ifndef LUNFERRY_LANE_H
 #define LUNFERRY_LANE_H
@@ -15,20 +24,40 @@
 #include <lunferry/block.h>
 #include <lunferry/copy.h>
 
+#include "digests.h"
 #include "plan.h"
+#include "rate.h"
+#include "salvage.h"
 #include "tracker.h"
 
 /* What the lanes of a job share. Who may change a field stands beside it. */
 struct lane_shared {
     const struct copy_options *options;
-    struct plan plan;        /* lanes: take segments */
-    struct tracker *tracker; /* lanes: their own granules */
-    _Atomic uint64_t done;   /* bytes; lanes add */
-    atomic_bool stopping;    /* set once by anyone: issue nothing new, drain */
-    atomic_bool aborting;    /* set once by anyone: cancel what is on the wire */
+    struct plan plan;          /* lanes: take segments */
+    struct tracker *tracker;   /* lanes: their own granules */
+    struct digests *digests;   /* lanes: those of their own granules; NULL: nothing is verified */
+    struct rate rate;          /* lanes */
+    _Atomic uint64_t done;     /* bytes; lanes add */
+    _Atomic uint64_t verified; /* bytes; lanes add */
+    _Atomic unsigned mended;   /* granules that differed when read back; lanes add */
+    _Atomic uint64_t lost;     /* bytes that were copied again, for an epoch ended; lanes add */
+    _Atomic unsigned flushes;  /* that made something durable; lanes count */
+    void (*flushed)(struct lane_shared *shared); /* after each of them, in any lane's thread */
+    /* Bytes that could not be read, in any lane's thread. */
+    void (*bad)(struct lane_shared *shared, uint64_t offset, uint64_t len);
+    atomic_bool failed;   /* set once by whichever lane fails first */
+    atomic_bool stopping; /* set once by anyone: issue nothing new, drain */
+    atomic_bool aborting; /* set once by anyone: cancel what is on the wire */
 };
 
-enum slot_state { SLOT_FREE, SLOT_READING, SLOT_READY, SLOT_WRITING };
+enum slot_state {
+    SLOT_FREE,
+    SLOT_READING,
+    SLOT_SALVAGING,
+    SLOT_READY,
+    SLOT_WRITING,
+    SLOT_CHECKING,
+};
 
 struct slot {
     enum slot_state state;
@@ -37,6 +66,7 @@ struct slot {
     unsigned char *buffer;
     struct iovec iov;
     struct blk_req req;
+    struct salvage salvage;
     struct slot *next, *previous; /* in use: by offset; free: next only */
 };
 
@@ -59,11 +89,23 @@ struct lane {
     struct slot *oldest, *newest; /* in use */
     struct slot *unwritten;       /* the oldest that is not WRITING */
     struct slot *free;
-    uint64_t position, segment_end;
+    uint64_t position, run_end;        /* what is being copied, or read back */
+    uint64_t segment, segment_end;     /* what is left of the plan's segment */
     _Atomic unsigned reading, writing; /* requests at the drivers, for the progress display */
+    enum { LANE_COPYING, LANE_VERIFYING, LANE_ENDED } state;
+    struct digest *digest;   /* NULL: nothing is verified */
+    struct loop_timer timer; /* the rate allows more */
+    uint64_t granted;        /* bytes that may be started at `start_at` */
+    uint64_t start_at;
     struct blk_req flush;
-    enum { LANE_COPYING, LANE_FLUSHING, LANE_ENDED } state;
-    bool cancelled; /* blk_cancel_all() has been called */
+    bool flushing;
+    uint64_t epoch;                 /* of the last write or FLUSH */
+    bool fua;                       /* every write is made durable by itself */
+    unsigned losing;                /* FLUSHes in a row that found something lost */
+    uint64_t flush_bytes, flush_ns; /* the interval */
+    uint64_t flush_at;              /* when the next is due */
+    bool draining;                  /* nothing new, because the job stops */
+    bool cancelled;                 /* blk_cancel_all() has been called */
 };
 
 /* Allocates slots and buffers and begins. Returns 0 or -ENOMEM (nothing to undo). */

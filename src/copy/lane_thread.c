@@ -79,7 +79,7 @@ static struct blk_dev *open_clone(struct lane_thread *thread, const struct blk_d
     struct blk_error error;
 
     *task = (struct blk_task){.done = opened, .opaque = thread};
-    dev = blk_clone(thread->loop, origin, task);
+    dev = blk_clone(thread->loop, origin, thread->number, task);
     if (dev) {
         thread->outstanding++;
     } else {

@@ -14,10 +14,15 @@
 #ifndef LUNFERRY_TARGET_H
 #define LUNFERRY_TARGET_H
 
+#include <string.h>
+
 #include <lunferry/copy.h>
 #include <lunferry/store.h>
 #include <lunferry/units.h>
 
+#include "claim.h"
+#include "journal.h"
+#include "lock.h"
 #include "occupied.h"
 #include "tracker.h"
 
@@ -30,10 +35,19 @@ static inline uint64_t target_head_len(uint64_t size, uint64_t granule)
     return min_u64(size, granule > TARGET_HEAD ? granule : TARGET_HEAD);
 }
 
+static inline bool target_is_blank(const unsigned char *bytes, uint64_t len)
+{
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
+}
+
 struct target {
     /* Set by the owner. */
     struct loop *loop;
     const struct copy_options *options;
+    struct blk_watcher *watcher;
+    const struct journal_facts *resumed; /* what an earlier run has done; NULL: nothing */
+    struct blk_reservation reservation;  /* its key, with options->reserve */
+    bool keep_temporary;                 /* before target_close(): another run will go on with it */
     void (*done)(struct target *target, int status); /* with a status < 0, `error` says why */
     void *opaque;
 
@@ -46,23 +60,28 @@ struct target {
 
     /* Valid after target_plan(). */
     struct tracker *tracker;
-    uint64_t head_len; /* 0: no head */
+    uint64_t head_len;   /* 0: no head */
+    char temporary[256]; /* name of the new file until it gets its own */
+    char stale[256];     /* set by the owner: an earlier run's, to be removed; "": none */
 
     /* Set by the owner before target_prepare(), freed by target_close(): the source's first head_len
      * bytes. */
     unsigned char *head;
 
     /* private */
+    unsigned char *head_back; /* as it was read back */
+    bool head_differed;
     struct store *store;
     uint64_t size; /* bytes that will be written */
     bool exists;   /* a file of the final name, when it was looked up */
     struct store_attr old;
-    const char *name; /* the final one, in url->path */
-    char temporary[256];
+    const char *name;    /* the final one, in url->path */
     bool temporary_made; /* or may have been */
     bool stopping;
     bool unstoppable; /* what comes of the step under way matters when stopping, too */
     struct occupied occupied;
+    struct lock lock;   /* of the name, where there is one */
+    struct claim claim; /* of the device, where there is none */
     struct blk_task task;
     struct store_req store_req;
     struct blk_req req;
@@ -78,7 +97,9 @@ void target_open(struct target *target);
 int target_plan(struct target *target, uint64_t size);
 /* Is an existing target large enough, and is what it holds to be overwritten? */
 void target_check(struct target *target);
-/* Makes the temporary file, or blanks the head. By now the owner has put the source's first head_len
+/* Reserves or locks the target, so that nobody else writes to it. Nothing of it is changed. */
+void target_claim(struct target *target);
+/* Makes the temporary file, or blanks the head; or takes up what an earlier run has left. By now the owner has put the source's first head_len
  * bytes into `head`: were source and target the same thing by two names, which not every protocol
  * lets us see, blanking would lose them. */
 void target_prepare(struct target *target);

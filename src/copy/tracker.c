@@ -4,21 +4,23 @@
 #include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <lunferry/block.h>
 #include <lunferry/units.h>
 
-enum granule_state { UNTOUCHED, WRITTEN, FLUSHING, DURABLE };
+/* TAKEN: was LOST, and is being copied again. DURABLE and what follows are. */
+enum granule_state { UNTOUCHED, TAKEN, WRITTEN, FLUSHING, LOST, DURABLE, VERIFIED, STATES };
 
 /* A granule in two bytes: state, lane, and the epoch's place in the lane's list. */
-#define ENTRY(state, lane, epoch) ((uint16_t)((state) | (lane) << 2 | (epoch) << 8))
-#define ENTRY_STATE(entry)        ((enum granule_state)((entry)&3))
-#define ENTRY_LANE(entry)         ((entry) >> 2 & 63)
-#define ENTRY_EPOCH(entry)        ((entry) >> 8)
+#define ENTRY(state, lane, epoch) ((uint16_t)((state) | (lane) << 3 | (epoch) << 9))
+#define ENTRY_STATE(entry)        ((enum granule_state)((entry)&7))
+#define ENTRY_LANE(entry)         ((entry) >> 3 & 63)
+#define ENTRY_EPOCH(entry)        ((entry) >> 9)
 
-/* Epochs that a lane has seen since all of its granules were last durable. Place 0 stands for
- * BLK_NO_EPOCH, which no FLUSH confirms; whatever finds no place is put there: copied again at worst. */
-#define MAX_EPOCHS 256
+/* Epochs that a lane has seen. Place 0 stands for BLK_NO_EPOCH, which no FLUSH confirms; whatever
+ * finds no place is put there: copied again at worst. */
+#define MAX_EPOCHS 128
 
 struct partial {
     uint64_t granule, bytes;
@@ -27,6 +29,8 @@ struct partial {
 };
 
 struct lane_track {
+    uint64_t bytes[STATES]; /* in granules of the lane's that are in each state */
+    uint64_t low[STATES];   /* no such granule of the lane's lies before this one */
     uint64_t epochs[MAX_EPOCHS];
     unsigned epoch_count;
     struct partial *partials;
@@ -55,8 +59,10 @@ struct tracker *tracker_new(uint64_t size, unsigned lanes)
     tracker->count = (size - 1) / granule + 1;
     tracker->lanes = lanes;
     tracker->granules = calloc(tracker->count, sizeof(*tracker->granules));
-    for (unsigned i = 0; i < lanes; i++)
+    for (unsigned i = 0; i < lanes; i++) {
         tracker->lane[i].epoch_count = 1;
+        memset(tracker->lane[i].low, 0xff, sizeof(tracker->lane[i].low));
+    }
     if (!tracker->granules) {
         free(tracker);
         return NULL;
@@ -89,6 +95,27 @@ static void put(struct tracker *tracker, uint64_t granule, uint16_t entry)
     atomic_store_explicit(&tracker->granules[granule], entry, memory_order_relaxed);
 }
 
+/* Bytes of the granule. */
+static uint64_t length(const struct tracker *tracker, uint64_t granule)
+{
+    return min_u64(tracker->granule, tracker->size - granule * tracker->granule);
+}
+
+/* Every change of state goes through here. */
+static void change(struct tracker *tracker, unsigned number, uint64_t granule,
+                   enum granule_state state, unsigned epoch)
+{
+    struct lane_track *lane = &tracker->lane[number];
+    uint16_t old = get(tracker, granule);
+    uint64_t len = length(tracker, granule);
+
+    assert(ENTRY_STATE(old) == UNTOUCHED || ENTRY_LANE(old) == number);
+    lane->bytes[ENTRY_STATE(old)] -= ENTRY_STATE(old) == UNTOUCHED ? 0 : len;
+    lane->bytes[state] += len;
+    lane->low[state] = min_u64(lane->low[state], granule);
+    put(tracker, granule, ENTRY(state, number, epoch));
+}
+
 static unsigned epoch_place(struct lane_track *lane, uint64_t epoch)
 {
     if (epoch == BLK_NO_EPOCH)
@@ -108,7 +135,7 @@ static void granule_written(struct tracker *tracker, unsigned number, uint64_t g
 {
     unsigned place = durable ? 0 : epoch_place(&tracker->lane[number], epoch);
 
-    put(tracker, granule, ENTRY(durable ? DURABLE : WRITTEN, number, place));
+    change(tracker, number, granule, durable ? DURABLE : WRITTEN, place);
 }
 
 static struct partial *find_partial(struct lane_track *lane, uint64_t granule)
@@ -143,7 +170,7 @@ static bool part_written(struct tracker *tracker, unsigned number, uint64_t gran
                          uint64_t epoch, bool durable)
 {
     struct lane_track *lane = &tracker->lane[number];
-    uint64_t whole = min_u64(tracker->granule, tracker->size - granule * tracker->granule);
+    uint64_t whole = length(tracker, granule);
     struct partial *partial;
 
     if (bytes == whole) {
@@ -184,14 +211,46 @@ bool tracker_written(struct tracker *tracker, unsigned lane, uint64_t offset, ui
     return true;
 }
 
+/* The lane's next granule in this state, from `granule` on; tracker->count when there is none. */
+static uint64_t next_in(struct tracker *tracker, unsigned number, enum granule_state state,
+                        uint64_t granule)
+{
+    if (tracker->lane[number].bytes[state] == 0)
+        return tracker->count;
+    if (granule < tracker->lane[number].low[state])
+        granule = tracker->lane[number].low[state];
+    for (; granule < tracker->count; granule++) {
+        uint16_t entry = get(tracker, granule);
+
+        if (ENTRY_STATE(entry) == state && ENTRY_LANE(entry) == number)
+            break;
+    }
+    return granule;
+}
+
+/* An epoch that no granule names any more makes room. */
+static void forget_epochs(struct tracker *tracker, unsigned number)
+{
+    struct lane_track *lane = &tracker->lane[number];
+    uint64_t epochs[MAX_EPOCHS];
+    unsigned count = lane->epoch_count;
+
+    if (count < MAX_EPOCHS / 2)
+        return;
+    memcpy(epochs, lane->epochs, sizeof(epochs));
+    lane->epoch_count = 1;
+    for (uint64_t i = next_in(tracker, number, WRITTEN, 0); i < tracker->count;
+         i = next_in(tracker, number, WRITTEN, i + 1))
+        change(tracker, number, i, WRITTEN,
+               epoch_place(lane, epochs[ENTRY_EPOCH(get(tracker, i))]));
+}
+
 void tracker_flush_begin(struct tracker *tracker, unsigned lane)
 {
-    for (uint64_t i = 0; i < tracker->count; i++) {
-        uint16_t entry = get(tracker, i);
-
-        if (ENTRY_STATE(entry) == WRITTEN && ENTRY_LANE(entry) == lane)
-            put(tracker, i, ENTRY(FLUSHING, lane, ENTRY_EPOCH(entry)));
-    }
+    for (uint64_t i = next_in(tracker, lane, WRITTEN, 0); i < tracker->count;
+         i = next_in(tracker, lane, WRITTEN, i + 1))
+        change(tracker, lane, i, FLUSHING, ENTRY_EPOCH(get(tracker, i)));
+    tracker->lane[lane].low[WRITTEN] = UINT64_MAX;
 }
 
 uint64_t tracker_flush_end(struct tracker *tracker, unsigned number, uint64_t epoch,
@@ -200,28 +259,121 @@ uint64_t tracker_flush_end(struct tracker *tracker, unsigned number, uint64_t ep
     struct lane_track *lane = &tracker->lane[number];
     uint64_t lost = 0;
 
-    for (uint64_t i = 0; i < tracker->count; i++) {
-        uint16_t entry = get(tracker, i);
-
-        if (ENTRY_STATE(entry) != FLUSHING || ENTRY_LANE(entry) != number)
-            continue;
-        if (epoch != BLK_NO_EPOCH && lane->epochs[ENTRY_EPOCH(entry)] == epoch) {
-            put(tracker, i, ENTRY(DURABLE, number, 0));
+    for (uint64_t i = next_in(tracker, number, FLUSHING, 0); i < tracker->count;
+         i = next_in(tracker, number, FLUSHING, i + 1)) {
+        if (epoch != BLK_NO_EPOCH && lane->epochs[ENTRY_EPOCH(get(tracker, i))] == epoch) {
+            change(tracker, number, i, DURABLE, 0);
             continue;
         }
         if (lost == 0)
             *first = i * tracker->granule;
-        lost += min_u64(tracker->granule, tracker->size - i * tracker->granule);
-        put(tracker, i, ENTRY(UNTOUCHED, 0, 0));
+        lost += length(tracker, i);
+        change(tracker, number, i, LOST, 0);
     }
+    lane->low[FLUSHING] = UINT64_MAX;
+    forget_epochs(tracker, number);
     return lost;
+}
+
+uint64_t tracker_unflushed(const struct tracker *tracker, unsigned lane)
+{
+    return tracker->lane[lane].bytes[WRITTEN];
+}
+
+/* ---- What is still to be done ----------------------------------------------------------------- */
+
+bool tracker_take_lost(struct tracker *tracker, unsigned number, uint64_t max, uint64_t *from,
+                       uint64_t *to)
+{
+    uint64_t i = next_in(tracker, number, LOST, 0);
+
+    tracker->lane[number].low[LOST] = i < tracker->count ? i : UINT64_MAX;
+    if (i == tracker->count)
+        return false;
+    *from = *to = i * tracker->granule;
+    /* At least one granule, and as many neighbours as fit. */
+    do {
+        change(tracker, number, i, TAKEN, 0);
+        *to += length(tracker, i);
+        i++;
+    } while (*to - *from + tracker->granule <= max && next_in(tracker, number, LOST, i) == i &&
+             i < tracker->count);
+    return true;
+}
+
+uint64_t tracker_lost(const struct tracker *tracker, unsigned lane)
+{
+    return tracker->lane[lane].bytes[LOST];
+}
+
+bool tracker_take_unverified(struct tracker *tracker, unsigned number, uint64_t max, uint64_t *from,
+                             uint64_t *to)
+{
+    uint64_t i = next_in(tracker, number, DURABLE, 0);
+
+    tracker->lane[number].low[DURABLE] = i < tracker->count ? i : UINT64_MAX;
+    if (i == tracker->count)
+        return false;
+    *from = *to = i * tracker->granule;
+    do {
+        change(tracker, number, i, VERIFIED, 0);
+        *to += length(tracker, i);
+        i++;
+    } while (*to - *from + tracker->granule <= max && next_in(tracker, number, DURABLE, i) == i &&
+             i < tracker->count);
+    return true;
+}
+
+void tracker_differs(struct tracker *tracker, unsigned lane, uint64_t offset)
+{
+    change(tracker, lane, offset / tracker->granule, LOST, 0);
+}
+
+void tracker_resume(struct tracker *tracker, uint64_t first, uint64_t count)
+{
+    for (uint64_t i = first; i < first + count && i < tracker->count; i++)
+        change(tracker, 0, i, DURABLE, 0);
+}
+
+static bool is_durable(const struct tracker *tracker, uint64_t granule)
+{
+    return ENTRY_STATE(get(tracker, granule)) >= DURABLE;
+}
+
+/* Durable already, or some lane's to copy again. */
+static bool is_begun(const struct tracker *tracker, uint64_t granule)
+{
+    return ENTRY_STATE(get(tracker, granule)) != UNTOUCHED;
+}
+
+uint64_t tracker_skip_begun(const struct tracker *tracker, uint64_t offset, uint64_t end,
+                            uint64_t *until)
+{
+    uint64_t i = offset / tracker->granule, last = (end + tracker->granule - 1) / tracker->granule;
+
+    while (i < last && is_begun(tracker, i))
+        i++;
+    offset = i * tracker->granule > offset ? min_u64(i * tracker->granule, end) : offset;
+    while (i < last && !is_begun(tracker, i))
+        i++;
+    *until = min_u64(i * tracker->granule, end);
+    return offset;
 }
 
 bool tracker_durable_from(const struct tracker *tracker, uint64_t offset)
 {
     for (uint64_t i = (offset + tracker->granule - 1) / tracker->granule; i < tracker->count; i++) {
-        if (ENTRY_STATE(get(tracker, i)) != DURABLE)
+        if (!is_durable(tracker, i))
             return false;
     }
     return true;
+}
+
+uint64_t tracker_durable_run(const struct tracker *tracker, uint64_t granule, uint64_t *count)
+{
+    while (granule < tracker->count && !is_durable(tracker, granule))
+        granule++;
+    for (*count = 0; granule + *count < tracker->count && is_durable(tracker, granule + *count);)
+        ++*count;
+    return granule;
 }

@@ -352,10 +352,20 @@ static int start_url(const struct parser *parser, struct span scheme, char *reda
     return 0;
 }
 
+/* A local path is shown as it is, but for one that was to be a URL: "iscsi//me:password@host/...". */
+static char *redact_plain(const char *text)
+{
+    const char *slashes = strstr(text, "//");
+
+    if (slashes == NULL || slashes == text || memchr(text, '/', (size_t)(slashes - text)) != NULL)
+        return strdup(text);
+    return url_redact(URL_AUTHORITY, text, span_between(slashes + 2, text + strlen(text)));
+}
+
 static int parse_plain(const struct parser *parser, const char *text)
 {
     const char *scheme = strcmp(text, "-") == 0 ? "stdio" : "file";
-    int status = start_url(parser, (struct span){scheme, strlen(scheme)}, strdup(text));
+    int status = start_url(parser, (struct span){scheme, strlen(scheme)}, redact_plain(text));
 
     if (status < 0)
         return status;
@@ -363,13 +373,23 @@ static int parse_plain(const struct parser *parser, const char *text)
     return parser->url->path != NULL ? 0 : out_of_memory(parser->error);
 }
 
+/* Without an authority, only what would be taken for an option and quoted matters. */
+static bool holds_question(const struct parser *parser, struct span password)
+{
+    return parser->query.at != NULL && password.at < parser->query.at &&
+           password.at + password.len >= parser->query.at;
+}
+
 /* The rule that redacts and the grammar must mean the same password. */
 static int check_password(const struct parser *parser, struct span rest)
 {
     struct span password;
 
-    if (!url_find_password(parser->form, rest, &password) ||
-        password.at + password.len < parser->authority.at + parser->authority.len)
+    if (!url_find_password(parser->form, rest, &password))
+        return 0;
+    if (parser->form == URL_AUTHORITY
+            ? password.at + password.len < parser->authority.at + parser->authority.len
+            : !holds_question(parser, password))
         return 0;
     return url_refuse(
         parser->url, parser->error,
@@ -380,12 +400,12 @@ static int check_password(const struct parser *parser, struct span rest)
 static int parse_parts(const struct parser *parser, struct span rest)
 {
     struct span path = parser->path;
-    int status = 0;
+    int status = check_password(parser, rest);
 
+    if (status < 0)
+        return status;
     if (parser->form == URL_AUTHORITY) {
-        status = check_password(parser, rest);
-        if (status == 0)
-            status = parse_authority(parser);
+        status = parse_authority(parser);
         if (path.len == 0)
             path = (struct span){"/", 1};
     } else if (path.len == 0) {

@@ -144,13 +144,31 @@ static void append_query(char **end, struct span query)
     }
 }
 
+/* What was found by its '@' may have been the start of an option's value, "?x-password=a@b": then
+ * the rest of it, in *rest, is not to be shown either. */
+static void skip_secret_option(struct span password, struct span *rest)
+{
+    size_t at;
+
+    if (!span_find(password, '?', &at))
+        return;
+    password = span_between(password.at + at + 1, password.at + password.len);
+    if (span_find_last(password, '&', &at))
+        password = span_between(password.at + at + 1, password.at + password.len);
+    if (!span_find(password, '=', &at) || !is_secret_option((struct span){password.at, at}))
+        return;
+    if (!span_find(*rest, '&', &at))
+        at = rest->len;
+    *rest = span_between(rest->at + at, rest->at + rest->len);
+}
+
 char *url_redact(enum url_form form, const char *text, struct span rest)
 {
     /* Each secret value takes at least "secret=", so three stars fit in twice the room. */
     char *redacted = malloc(2 * strlen(text) + sizeof REDACTED);
     char *end = redacted;
-    struct span password;
-    size_t question;
+    struct span password = {NULL, 0};
+    size_t option;
 
     if (redacted == NULL)
         return NULL;
@@ -158,12 +176,14 @@ char *url_redact(enum url_form form, const char *text, struct span rest)
         append(&end, span_between(text, password.at));
         append(&end, (struct span){REDACTED, strlen(REDACTED)});
         rest = span_between(password.at + password.len, rest.at + rest.len);
+        skip_secret_option(password, &rest);
     } else {
         append(&end, span_between(text, rest.at));
     }
-    if (span_find(rest, '?', &question)) {
-        append(&end, (struct span){rest.at, question + 1});
-        append_query(&end, span_between(rest.at + question + 1, rest.at + rest.len));
+    if (span_find(rest, '?', &option) ||
+        (span_find(password, '?', &(size_t){0}) && span_find(rest, '&', &option))) {
+        append(&end, (struct span){rest.at, option + 1});
+        append_query(&end, span_between(rest.at + option + 1, rest.at + rest.len));
     } else {
         append(&end, rest);
     }

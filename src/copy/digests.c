@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "digests.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lunferry/units.h>
+
+#define WORDS (DIGEST_SIZE / sizeof(uint64_t))
+
+struct sum {
+    uint64_t words[WORDS]; /* the lowest first */
+};
+
+struct state {
+    uint32_t taken, checked; /* blocks in the sums */
+    bool differed;
+};
+
+struct digests {
+    uint64_t size, granule, count;
+    struct sum *taken, *checked;
+    struct state *states;
+};
+
+struct digests *digests_new(uint64_t size, uint64_t granule)
+{
+    struct digests *digests = calloc(1, sizeof(*digests));
+
+    assert(size > 0 && granule % DIGESTS_BLOCK == 0);
+    if (!digests)
+        return NULL;
+    digests->size = size;
+    digests->granule = granule;
+    digests->count = (size - 1) / granule + 1;
+    digests->taken = calloc(digests->count, sizeof(*digests->taken));
+    digests->checked = calloc(digests->count, sizeof(*digests->checked));
+    digests->states = calloc(digests->count, sizeof(*digests->states));
+    if (!digests->taken || !digests->checked || !digests->states) {
+        digests_free(digests);
+        return NULL;
+    }
+    return digests;
+}
+
+void digests_free(struct digests *digests)
+{
+    if (!digests)
+        return;
+    free(digests->taken);
+    free(digests->checked);
+    free(digests->states);
+    free(digests);
+}
+
+static uint32_t blocks_of(const struct digests *digests, uint64_t granule)
+{
+    uint64_t len = min_u64(digests->granule, digests->size - granule * digests->granule);
+
+    return (uint32_t)((len - 1) / DIGESTS_BLOCK + 1);
+}
+
+static void add_block(struct sum *sum, struct digest *digest, uint64_t offset,
+                      const unsigned char *bytes, uint64_t len)
+{
+    uint64_t place = offset / DIGESTS_BLOCK, words[WORDS], carry = 0;
+    uint8_t result[DIGEST_SIZE];
+
+    digest_begin(digest);
+    digest_add(digest, &place, sizeof(place));
+    digest_add(digest, bytes, len);
+    digest_end(digest, result);
+    memcpy(words, result, sizeof(words));
+    for (size_t i = 0; i < WORDS; i++) {
+        uint64_t with_carry = sum->words[i] + carry;
+
+        carry = with_carry < carry;
+        sum->words[i] = with_carry + words[i];
+        carry += sum->words[i] < words[i];
+    }
+}
+
+void digests_take(struct digests *digests, struct digest *digest, uint64_t offset,
+                  const unsigned char *bytes, uint64_t len)
+{
+    for (uint64_t done = 0; done < len; done += DIGESTS_BLOCK) {
+        uint64_t granule = (offset + done) / digests->granule;
+
+        assert(digests->states[granule].taken < blocks_of(digests, granule));
+        digests->states[granule].taken++;
+        add_block(&digests->taken[granule], digest, offset + done, bytes + done,
+                  min_u64(len - done, DIGESTS_BLOCK));
+    }
+}
+
+bool digests_known(const struct digests *digests, uint64_t offset, uint64_t len)
+{
+    for (uint64_t i = offset / digests->granule; i * digests->granule < offset + len; i++) {
+        if (digests->states[i].taken < blocks_of(digests, i))
+            return false;
+    }
+    return true;
+}
+
+void digests_forget(struct digests *digests, uint64_t offset, uint64_t len)
+{
+    for (uint64_t i = offset / digests->granule; i * digests->granule < offset + len; i++) {
+        digests->states[i].taken = 0;
+        digests->taken[i] = (struct sum){{0}};
+    }
+}
+
+static void complete(struct digests *digests, uint64_t granule,
+                     void (*differs)(void *opaque, uint64_t offset, bool again), void *opaque)
+{
+    struct state *state = &digests->states[granule];
+    bool again = state->differed;
+    bool same = memcmp(&digests->taken[granule], &digests->checked[granule],
+                       sizeof(digests->taken[granule])) == 0;
+
+    state->checked = 0;
+    digests->checked[granule] = (struct sum){{0}};
+    if (same)
+        return;
+    state->differed = true;
+    differs(opaque, granule * digests->granule, again);
+}
+
+void digests_check(struct digests *digests, struct digest *digest, uint64_t offset,
+                   const unsigned char *bytes, uint64_t len,
+                   void (*differs)(void *opaque, uint64_t offset, bool again), void *opaque)
+{
+    for (uint64_t done = 0; done < len; done += DIGESTS_BLOCK) {
+        uint64_t granule = (offset + done) / digests->granule;
+
+        add_block(&digests->checked[granule], digest, offset + done, bytes + done,
+                  min_u64(len - done, DIGESTS_BLOCK));
+        if (++digests->states[granule].checked == blocks_of(digests, granule))
+            complete(digests, granule, differs, opaque);
+    }
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Digests of the granules of an image, taken while it is copied, to hold against what is read back
+ * from the target.
+ *
+ * A granule's digest is the sum, as numbers of 256 bits, of the SHA-256 digests of its blocks of
+ * DIGESTS_BLOCK bytes, each with its place put before it. A sum, because a granule of a large image
+ * is more than a chunk, and chunks come in any order: it takes no memory but itself. It finds every
+ * accident; who could forge SHA-256 sums could write to the target anyway.
+ *
+ * Lanes work on disjoint granules, each with a struct digest of its own; there is no lock.
+ */
+#ifndef LUNFERRY_DIGESTS_H
+#define LUNFERRY_DIGESTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lunferry/digest.h>
+
+#define DIGESTS_BLOCK (256u << 10)
+
+struct digests;
+
+/* Of an image of `size` bytes in granules, which are multiples of DIGESTS_BLOCK. NULL: out of memory. */
+struct digests *digests_new(uint64_t size, uint64_t granule);
+void digests_free(struct digests *digests);
+
+/* Takes the source's bytes into the sums. The range begins and ends at block borders, or at the end
+ * of the image. */
+void digests_take(struct digests *digests, struct digest *digest, uint64_t offset,
+                  const unsigned char *bytes, uint64_t len);
+/* Does every granule of the range have its whole sum? */
+bool digests_known(const struct digests *digests, uint64_t offset, uint64_t len);
+/* The granules of the range, which it covers wholly, are copied again. */
+void digests_forget(struct digests *digests, uint64_t offset, uint64_t len);
+
+/* Does the same with the target's bytes; calls differs() for each granule that is complete and
+ * wrong, with its offset, and whether it was so before. */
+void digests_check(struct digests *digests, struct digest *digest, uint64_t offset,
+                   const unsigned char *bytes, uint64_t len,
+                   void (*differs)(void *opaque, uint64_t offset, bool again), void *opaque);
+
+#endif

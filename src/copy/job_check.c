@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What is looked at before the first write, and after the last. */
+#include "job.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lunferry/units.h>
+
+#include "sectors.h"
+
+/* ---- Checking --------------------------------------------------------------------------------- */
+
+static void warn_of_sectors(const struct copy_job *job, uint64_t len)
+{
+    const struct blk_dev *target = job->targets[0].dev;
+    unsigned sector = sectors_of_table(job->start, min_u64(len, SECTORS_LOOK));
+    char text[300];
+
+    if (sector == 0 || sector == target->limits.align || target->limits.align < 512)
+        return;
+    snprintf(text, sizeof(text),
+             "the image has a partition table for %u-byte sectors, %s has %" PRIu32
+             "-byte blocks: the partitions will not be recognised there",
+             sector, target->name, target->limits.align);
+    job->options.notice(job->options.opaque, false, text);
+}
+
+static void start_read(struct blk_req *req)
+{
+    struct copy_job *job = req->opaque;
+
+    if (req->status < 0)
+        job_fail(job, &req->error, "source");
+    else if (req->got < req->len)
+        job_fail_with(job, EIO, "source: it ended while its start was read");
+    else
+        warn_of_sectors(job, req->len);
+    job->targets[0].head = job->start; /* freed with the target, whether it wants it or not */
+    job->start = NULL;
+    job_one_done(job);
+}
+
+/* The head of a target in place, and what tells for which sector size an image was made. */
+static void read_start(struct copy_job *job)
+{
+    const struct target *target = &job->targets[0];
+    uint64_t len = target->head_len > SECTORS_LOOK ? target->head_len : SECTORS_LOOK;
+
+    if (target->head_len == 0 && (!target->dev || !(target->dev->caps & BLK_BARE)))
+        return;
+    len = min_u64(len, job->source->size);
+    job->start = malloc(len);
+    if (!job->start) {
+        job_fail_with(job, ENOMEM, "out of memory");
+        return;
+    }
+    job->start_iov = (struct iovec){job->start, len};
+    job->start_req = (struct blk_req){
+        .op = BLK_READ,
+        .len = len,
+        .iov = &job->start_iov,
+        .iovcnt = 1,
+        .done = start_read,
+        .opaque = job,
+    };
+    job->outstanding++;
+    blk_submit(job->source, &job->start_req);
+}
+
+static int check_source(struct copy_job *job)
+{
+    const struct blk_dev *source = job->source, *target = job->targets[0].dev;
+    struct blk_error error;
+
+    if (source->size == 0)
+        blk_error_set(&error, EINVAL, "%s is empty: there is nothing to copy", source->name);
+    else if (target && source->identity && target->identity &&
+             strcmp(source->identity, target->identity) == 0)
+        blk_error_set(&error, EINVAL, "%s and %s are the same thing", source->name, target->name);
+    else if (target && job->options.chunk % target->limits.align != 0)
+        blk_error_set(&error, EINVAL,
+                      "the request size %" PRIu32
+                      " is no multiple of the target's block size, %" PRIu32,
+                      job->options.chunk, target->limits.align);
+    else
+        return 0;
+    job_fail(job, &error, NULL);
+    return -error.code;
+}
+
+static int check_resume(struct copy_job *job)
+{
+    struct resume *resume = &job->resume;
+    const struct target *target = &job->targets[0];
+    int status = 0;
+
+    if (!resume->earlier) {
+        if (job->options.journal && job->options.journal[0] && !job_can_be_resumed(job))
+            job_fail_with(
+                job, ENOTSUP,
+                "such a copy cannot be resumed, since an end cannot be told from others of "
+                "its kind, or it is written in order: leave out --journal");
+        return job->result.status;
+    }
+    status = resume_check_source(resume, job->source);
+    if (status == 0 && target->dev)
+        status = resume_check_target(resume, target->dev);
+    if (status == 0 && target->new_file != resume->earlier->new_file)
+        status = blk_error_set(&resume->error, ESTALE,
+                               "target: %s is of another kind than when the copy was begun; start "
+                               "anew, without --resume",
+                               job->options.target->text);
+    if (status < 0)
+        job_fail_resume(job);
+    return status;
+}
+
+void job_check(struct copy_job *job)
+{
+    const struct journal_facts *earlier = job->resume.earlier;
+
+    job->outstanding = 1; /* held until all is started */
+    if (check_source(job) == 0 && check_resume(job) == 0) {
+        if (target_plan(&job->targets[0], job->source->size) < 0)
+            job_fail(job, &job->targets[0].error, NULL);
+        else if (earlier && (earlier->granule != tracker_granule(job->targets[0].tracker) ||
+                             earlier->head_len != job->targets[0].head_len))
+            job_fail_with(
+                job, EINVAL,
+                "the copy was begun with other options, or by another version; resume it with "
+                "the same ones, or start anew");
+        else
+            read_start(job);
+    }
+    if (job->result.status == 0) {
+        job->outstanding++;
+        target_check(&job->targets[0]);
+    }
+    job_one_done(job);
+}
+
+/* ---- Has the source changed? ------------------------------------------------------------------ */
+
+static bool has_changed(const struct blk_dev *dev, char *text, size_t size)
+{
+    const struct blk_stamp *a = &dev->opened, *b = &dev->seen;
+
+    if (a->size != b->size)
+        snprintf(text, size, "its size was %" PRIu64 " bytes and is %" PRIu64, a->size, b->size);
+    else if (a->mtime_ns != b->mtime_ns)
+        snprintf(text, size, "it was written to (its mtime is another)");
+    else if (a->ctime_ns != b->ctime_ns)
+        snprintf(text, size, "it was changed (its ctime is another)");
+    else
+        return false;
+    return true;
+}
+
+static void source_changed(struct copy_job *job)
+{
+    char what[120], text[600];
+
+    has_changed(job->source, what, sizeof(what));
+    snprintf(
+        text, sizeof(text),
+        "source: %s changed while it was copied: %s; the copy may be a mixture of old and new%s",
+        job->source->name, what,
+        job->options.allow_live ? ""
+                                : ". Copy a snapshot, or, if that is no harm, use --allow-live");
+    if (job->options.allow_live) {
+        job->options.notice(job->options.opaque, true, text);
+        target_finish(&job->targets[0]);
+        return;
+    }
+    job->pointless = true;
+    job_fail_with(job, ESTALE, text);
+    job_one_done(job);
+}
+
+/* A file that is written in place, and changed in the same instant as the source. If the source's head
+ * is blank now, and was not when it was read, the two are one, by two names, and it was us: the head
+ * must go back. */
+static void head_looked_at(struct blk_req *req)
+{
+    struct copy_job *job = req->opaque;
+    const struct target *target = &job->targets[0];
+    bool is_target = req->status == 0 && req->got == req->len &&
+                     target_is_blank(job->start, req->len) &&
+                     !target_is_blank(target->head, req->len);
+
+    free(job->start);
+    job->start = NULL;
+    if (is_target)
+        target_finish(&job->targets[0]);
+    else
+        source_changed(job);
+}
+
+static void look_at_head(struct copy_job *job)
+{
+    uint64_t len = job->targets[0].head_len;
+
+    job->start = malloc(len);
+    if (!job->start) {
+        source_changed(job);
+        return;
+    }
+    job->start_iov = (struct iovec){job->start, len};
+    job->start_req = (struct blk_req){
+        .op = BLK_READ,
+        .len = len,
+        .iov = &job->start_iov,
+        .iovcnt = 1,
+        .done = head_looked_at,
+        .opaque = job,
+    };
+    blk_submit(job->source, &job->start_req);
+}
+
+/* The same times as the source's, after it has changed? */
+static void target_looked_at(struct blk_task *task)
+{
+    struct copy_job *job = task->opaque;
+    const struct blk_stamp *a = &job->source->seen, *b = &job->targets[0].dev->seen;
+
+    if (task->status == 0 && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns &&
+        a->size == b->size)
+        look_at_head(job);
+    else
+        source_changed(job);
+}
+
+static void source_looked_at(struct blk_task *task)
+{
+    struct copy_job *job = task->opaque;
+    char what[120];
+
+    if (task->status < 0) {
+        job_fail(job, &task->error, "source");
+        job_one_done(job);
+    } else if (!has_changed(job->source, what, sizeof(what))) {
+        target_finish(&job->targets[0]);
+    } else if (job->options.in_place && job->targets[0].head_len > 0) {
+        job->source_task.done = target_looked_at;
+        blk_recheck(job->targets[0].dev, &job->source_task);
+    } else {
+        source_changed(job);
+    }
+}
+
+/* The last look at the source comes before the target gets its head or its name. */
+void job_finish(struct copy_job *job)
+{
+    job->outstanding = 1;
+    job->source_task = (struct blk_task){.done = source_looked_at, .opaque = job};
+    blk_recheck(job->source, &job->source_task);
+}

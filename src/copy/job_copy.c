@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The lanes at work, and what they tell. */
+#include "job.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include <lunferry/units.h>
+
+#include "depth.h"
+
+void job_kick_lanes(struct copy_job *job)
+{
+    if (job->first.slots)
+        lane_kick(&job->first);
+    for (unsigned i = 0; i + 1 < job->options.lanes; i++)
+        lane_thread_kick(&job->threads[i]);
+}
+
+static void lane_ended(struct copy_job *job, const struct blk_error *error)
+{
+    if (error->code != 0)
+        job_fail(job, error, NULL);
+    if (atomic_load(&job->shared.stopping))
+        job_kick_lanes(job);
+    if (--job->lanes_at_work > 0)
+        return;
+    loop_unwatch(job->loop, &job->watch);
+    loop_timer_cancel(job->loop, &job->journal_timer);
+    job_record(job);
+    job_one_done(job);
+}
+
+static void first_ended(struct lane *lane)
+{
+    lane_ended(container_of(lane, struct copy_job, first), &lane->error);
+}
+
+static void prepare_watch(struct loop_watch *watch, struct loop_interest *interest)
+{
+    struct copy_job *job = container_of(watch, struct copy_job, watch);
+
+    for (unsigned i = 0; i + 1 < job->options.lanes; i++) {
+        if (job->threads[i].started && atomic_load(&job->threads[i].ended))
+            interest->deadline = 0;
+    }
+    if (atomic_load(&job->shared.flushes) != job->flushes_recorded)
+        interest->deadline = 0;
+}
+
+/* In any lane's thread. */
+static void lane_flushed(struct lane_shared *shared)
+{
+    loop_wake(container_of(shared, struct copy_job, shared)->loop);
+}
+
+static void record(struct copy_job *job)
+{
+    unsigned flushes = atomic_load(&job->shared.flushes);
+
+    if (flushes == job->flushes_recorded)
+        return;
+    job->flushes_recorded = flushes;
+    job_record(job);
+}
+
+static void serve_watch(struct loop_watch *watch, short revents)
+{
+    struct copy_job *job = container_of(watch, struct copy_job, watch);
+
+    (void)revents;
+    record(job);
+    for (unsigned i = 0; i + 1 < job->options.lanes; i++) {
+        struct lane_thread *thread = &job->threads[i];
+
+        if (thread->started && atomic_load(&thread->ended)) {
+            lane_thread_join(thread);
+            lane_ended(job, &thread->lane.error);
+        }
+    }
+}
+
+static void start_threads(struct copy_job *job)
+{
+    struct blk_error error;
+
+    for (unsigned i = 0; i + 1 < job->options.lanes; i++) {
+        struct lane_thread *thread = &job->threads[i];
+
+        thread->number = i + 1;
+        thread->shared = &job->shared;
+        thread->source = job->source;
+        thread->target = job->targets[0].dev;
+        thread->owner = job->loop;
+        if (lane_thread_start(thread, &error) < 0) {
+            job_fail(job, &error, NULL);
+            atomic_store(&job->shared.stopping, true);
+            job_kick_lanes(job);
+            return;
+        }
+        job->lanes_at_work++;
+    }
+}
+
+static void choose_depth(struct copy_job *job)
+{
+    uint64_t source = job->source->round_trip, target = job->targets[0].dev->round_trip;
+
+    if (job->options.depth == 0)
+        job->options.depth = depth_for(source > target ? source : target);
+    job->result.depth = job->options.depth;
+}
+
+static void bad_range(struct lane_shared *shared, uint64_t offset, uint64_t len)
+{
+    struct copy_job *job = container_of(shared, struct copy_job, shared);
+
+    atomic_fetch_add(&job->bad_bytes, len);
+    job->options.bad_range(job->options.opaque, offset, len);
+}
+
+void job_copy(struct copy_job *job)
+{
+    struct target *target = &job->targets[0];
+
+    choose_depth(job);
+    job->outstanding = 1; /* the lanes */
+    job_gather_facts(job);
+    if (job->resume.recording)
+        resume_note(&job->resume);
+    else if (job_can_be_resumed(job))
+        loop_timer_set(job->loop, &job->journal_timer, loop_now(job->loop) + RESUME_AFTER);
+    if (job->resume.earlier)
+        job->result.resumed = resume_tracker(&job->resume, target->tracker, job->source->size);
+    atomic_fetch_add(&job->shared.done, job->result.resumed);
+    rate_init(&job->shared.rate, job->options.rate);
+    if (job->options.verify) {
+        job->shared.digests = digests_new(job->source->size, tracker_granule(target->tracker));
+        if (!job->shared.digests) {
+            job_fail_with(job, ENOMEM, "no memory for the digests");
+            job_one_done(job);
+            return;
+        }
+    }
+    plan_init(&job->shared.plan, target->head_len, job->source->size,
+              tracker_granule(target->tracker), job->options.lanes);
+    job->shared.tracker = target->tracker;
+    job->result.buffer_bytes =
+        (uint64_t)job->options.lanes * job->options.depth * job->options.chunk;
+    job->first.loop = job->loop;
+    job->first.source = job->source;
+    job->first.target = target->dev;
+    job->first.shared = &job->shared;
+    job->first.ended = first_ended;
+    loop_watch(job->loop, &job->watch);
+    job->lanes_at_work = 1;
+    if (lane_start(&job->first) < 0) {
+        struct blk_error error;
+
+        blk_error_set(&error, ENOMEM, "no memory for %u slots of %" PRIu32 " bytes",
+                      job->options.depth, job->options.chunk);
+        lane_ended(job, &error);
+        return;
+    }
+    start_threads(job);
+}
+
+void job_copy_init(struct copy_job *job)
+{
+    job->watch.prepare = prepare_watch;
+    job->watch.service = serve_watch;
+    job->shared.options = &job->options;
+    job->shared.bad = bad_range;
+    job->shared.flushed = lane_flushed;
+}
