@@ -2,7 +2,7 @@
 #
 #   make            build/lunferry
 #   make demo       a real NFS server and a real iSCSI target on loopback, and a copy there and back
-#   make check      unit tests; as root end-to-end tests too
+#   make check      unit tests, tests with scripted servers; as root end-to-end tests too
 #   make help       all targets
 
 .DEFAULT_GOAL := all
@@ -29,7 +29,7 @@ endif
 ifneq ($(WERROR),)
 WARN += -Werror
 endif
-LIBS := libiscsi libnfs blkid
+LIBS := libiscsi libnfs blkid libcrypto jansson
 CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -DLUNFERRY_VERSION='"$(VERSION)"' \
             -DLIBNFS_BUILD_VERSION='"$(shell pkg-config --modversion libnfs)"'
 ALL_CFLAGS = -std=gnu11 $(OPT) $(WARN) $(HARDEN) -pthread $(shell pkg-config --cflags $(LIBS)) $(CFLAGS)
@@ -93,16 +93,19 @@ build-tools test-tools lint-tools bench-tools: %-tools:
 demo: all | test-tools
 	tests/lab scripts/demo
 
-.PHONY: test-programs check check-unit check-e2e check-sanitize
+.PHONY: test-programs check check-unit check-scripted check-e2e check-sanitize
 test-programs: all $(UNIT_TESTS) $(BUILD)/tests/relay
 $(UNIT_TESTS) $(BUILD)/tests/relay: | test-tools
 
-# Unit tests as anyone; end-to-end tests too as root. What could not run is printed.
+# Unit and scripted tests as anyone; end-to-end tests too as root. What could not run is printed.
 check: test-programs check-layers
 	BUILD=$(BUILD) tests/run
 
 check-unit: test-programs
 	BUILD=$(BUILD) tests/run unit
+
+check-scripted: all
+	BUILD=$(BUILD) tests/run scripted
 
 check-e2e: test-programs
 	BUILD=$(BUILD) tests/run e2e
@@ -147,7 +150,7 @@ clean:
 help:
 	@echo "make                 build/lunferry"
 	@echo "make demo            a copy there and back between a real NFS server and a real iSCSI target"
-	@echo "make check           all tests that the user's rights allow (check-unit, check-e2e: a part)"
+	@echo "make check           all tests that the user's rights allow (check-unit, check-scripted, check-e2e: a part)"
 	@echo "make check-sanitize  the same under the address, undefined and thread sanitizers"
 	@echo "make bench           lunferry and qemu-img side by side; BENCH=--help tells more"
 	@echo "make lint            layers, format, static analysis, gcc and clang without a warning"

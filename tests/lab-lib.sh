@@ -48,11 +48,15 @@ lab_wait() {
     done
 }
 
-# A process that nobody has waited for yet is gone all the same.
+# A process that nobody has waited for yet is gone all the same; but not before its last thread is: one
+# that waits for a disk outlives the others, and holds the ports.
 _lab_alive() {
-    local stat
-    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
-    [[ ${stat##*) } != Z* ]]
+    local task stat
+    for task in "/proc/$1/task"/*; do
+        stat=$(cat "$task/stat" 2>/dev/null) || continue
+        [[ ${stat##*) } == Z* ]] || return 0
+    done
+    return 1
 }
 
 _lab_gone() {

@@ -1,7 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "desk.h"
 
+#include <stdio.h>
 #include <string.h>
+
+static void on_event(struct blk_watcher *watcher, enum blk_event event, const char *name,
+                     const char *text)
+{
+    static const char *const names[] = {"AWAY", "BACK", "WAITING", "REPEATED", "WARNING"};
+    struct desk *desk = container_of(watcher, struct desk, watcher);
+    size_t at = strlen(desk->events);
+
+    assert_string_equal(name, desk->end.text);
+    snprintf(desk->events + at, sizeof(desk->events) - at, "%s %s\n", names[event], text);
+}
 
 void desk_init(struct desk *desk, uint64_t size)
 {
@@ -11,6 +23,7 @@ void desk_init(struct desk *desk, uint64_t size)
     fake_disk_fill(&desk->disk, 1);
     desk->disk.logging = true;
     fake_end_disk(&desk->end, &desk->disk, "fake", "d");
+    desk->watcher.event = on_event;
 }
 
 static void task_done(struct blk_task *task)
@@ -27,7 +40,10 @@ struct blk_task *desk_task(struct desk_task *task)
 
 void desk_open(struct desk *desk, bool writable)
 {
-    struct blk_open_args args = {.url = &desk->end.url, .writable = writable};
+    struct blk_open_args args = {.url = &desk->end.url,
+                                 .writable = writable,
+                                 .settings = &desk->settings,
+                                 .watcher = &desk->watcher};
     struct desk_task task;
 
     desk->dev = blk_open(desk->fake.loop, &args, desk_task(&task));
@@ -101,4 +117,88 @@ void desk_check_log(struct desk *desk, const char *expected)
 {
     assert_string_equal(desk->disk.log, expected);
     desk->disk.log[0] = '\0';
+}
+
+struct blk_dev *desk_clone(struct desk *desk, unsigned number, struct desk_task *task)
+{
+    struct blk_dev *clone = blk_clone(desk->fake.loop, desk->dev, number, desk_task(task));
+
+    assert_non_null(clone);
+    return clone;
+}
+
+void desk_repeat(struct desk *desk)
+{
+    desk->settings =
+        (struct blk_settings){.timeout = 60 * LOOP_SECOND, .give_up = 600 * LOOP_SECOND};
+}
+
+void desk_one(struct desk *desk)
+{
+    assert_true(desk->fake.pending_count > 0);
+    fake_complete(&desk->fake, 0);
+    fake_settle(&desk->fake);
+}
+
+static bool is_done(void *opaque)
+{
+    return *(const unsigned *)opaque > 0;
+}
+
+void desk_until(struct desk *desk, unsigned *done)
+{
+    while (*done == 0) {
+        fake_pass_time(&desk->fake, is_done, done);
+        fake_finish(&desk->fake);
+    }
+}
+
+void desk_check_text(const char *text, const char *part)
+{
+    if (!strstr(text, part))
+        fail_msg("\"%s\" does not say \"%s\"", text, part);
+}
+
+static char letter(const struct fake_op *op)
+{
+    switch (op->kind) {
+    case FAKE_OPEN:
+        return 'o';
+    case FAKE_CLOSE:
+        return 'c';
+    case FAKE_RESIZE:
+        return 's';
+    case FAKE_FINISH:
+        return 'm';
+    case FAKE_RESERVE:
+        return 'p';
+    case FAKE_RECOVER:
+        return 'r';
+    case FAKE_REQ:
+        return "RWZFE"[op->req->op];
+    default:
+        return '?';
+    }
+}
+
+void desk_check_pending(struct desk *desk, const char *letters)
+{
+    char text[FAKE_MAX_PENDING + 1] = "";
+
+    fake_settle(&desk->fake);
+    for (unsigned i = 0; i < desk->fake.pending_count; i++)
+        text[i] = letter(&desk->fake.pending[i]);
+    assert_string_equal(text, letters);
+}
+
+void desk_advance(struct desk *desk, uint64_t ns)
+{
+    loop_advance(desk->fake.loop, ns);
+    fake_settle(&desk->fake);
+}
+
+void desk_check_events(struct desk *desk, const char *expected)
+{
+    assert_string_equal(desk->events, expected);
+    desk->events[0] = '\0';
 }

@@ -12,6 +12,10 @@ struct desk {
     struct fake_end end;
     struct blk_dev *dev;
     unsigned reported; /* requests */
+    /* With a give_up, desk_open() has the device repeat. */
+    struct blk_settings settings;
+    struct blk_watcher watcher;
+    char events[2048]; /* what it was told: "AWAY the fake has hung up\n"... */
 };
 
 struct desk_task {
@@ -46,6 +50,22 @@ void desk_submit(struct desk *desk, struct desk_req *req, enum blk_op op, unsign
 /* The same, and completes all that is pending. Returns its status. */
 int desk_do(struct desk *desk, struct desk_req *req, enum blk_op op, unsigned flags,
             uint64_t offset, void *buf, uint64_t len);
+/* A device of its own on the same disk; turns nothing. */
+struct blk_dev *desk_clone(struct desk *desk, unsigned number, struct desk_task *task);
+/* From now on a session that is silent for 60 s is dead, and all is given up after 600 s. */
+void desk_repeat(struct desk *desk);
+/* Completes the oldest operation. */
+void desk_one(struct desk *desk);
+/* Completes what is pending and lets time pass until *done. */
+void desk_until(struct desk *desk, unsigned *done);
+void desk_check_text(const char *text, const char *part);
+/* The kinds of what is pending, in their order, as letters: R(EAD) W(RITE) Z(ERO) F(LUSH) E(XTENTS)
+ * and r(ecover) o(pen) c(lose) s(ize) m(etadata) p(ersistent reservation). */
+void desk_check_pending(struct desk *desk, const char *letters);
+/* After that much time. */
+void desk_advance(struct desk *desk, uint64_t ns);
+/* The device has told just these since the last call. */
+void desk_check_events(struct desk *desk, const char *expected);
 /* The drivers were given just these since the last call. */
 void desk_check_log(struct desk *desk, const char *expected);
 

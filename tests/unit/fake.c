@@ -41,20 +41,115 @@ void fake_settle(struct fake *fake)
         must(fake, turns < 10000);
 }
 
-int fake_outcome(struct fake *fake, const struct fake_op *op, struct blk_error *error)
-{
-    bool is_read = op->kind == FAKE_REQ && op->req->op == BLK_READ;
+/* ---- Sessions --------------------------------------------------------------------------------- */
 
-    if (op->cancelled)
-        return -ECANCELED;
-    if (op->number != fake->fault.number || (fake->fault.code == 0 && !is_read))
-        return 0;
+static int lost(struct blk_error *error)
+{
+    return blk_error_set_retry(error, ECONNRESET, BLK_LOST, "the fake has hung up");
+}
+
+void fake_hang_up(struct fake *fake, const struct fake_dev *dev, const struct fake_disk *disk,
+                  const struct fake_store *store, bool applies)
+{
+    for (unsigned i = 0; i < fake->pending_count; i++) {
+        struct fake_op *op = &fake->pending[i];
+
+        if (op->kind == FAKE_CLOSE || op->kind == FAKE_STORE_CLOSE || op->lost ||
+            !((dev && op->dev == dev) || (store && op->store == store) ||
+              (disk && op->dev && fake_dev_is_on(op->dev, disk))))
+            continue;
+        op->lost = true;
+        op->lost_applies = applies;
+    }
+}
+
+void fake_end_session(struct fake *fake, const struct fake_op *op, bool applies)
+{
+    if (op->dev) {
+        fake_dev_end_session(op->dev, applies);
+    } else {
+        op->store->session = 0;
+        fake_hang_up(fake, NULL, NULL, op->store, applies);
+    }
+}
+
+void fake_disk_lose(struct fake_disk *disk, bool applies)
+{
+    disk->session++;
+    fake_hang_up(disk->fake, NULL, disk, NULL, applies);
+}
+
+static bool is_away(const struct fake_op *op)
+{
+    switch (op->kind) {
+    case FAKE_RESIZE:
+    case FAKE_FINISH:
+    case FAKE_RESERVE:
+    case FAKE_REQ:
+        return fake_dev_is_away(op->dev);
+    case FAKE_STORE:
+        return op->store->session != op->store->fs->session;
+    default:
+        return false;
+    }
+}
+
+static int fault(struct fake *fake, const struct fake_op *op, struct blk_error *error,
+                 bool *applies)
+{
     fake->faulted_store_op = op->kind == FAKE_STORE ? (int)op->store_req->op : -1;
     atomic_store(&fake->fault_hit, true);
     if (fake->fault.code == 0)
         return 0;
-    return blk_error_set(error, fake->fault.code, "the fake says no");
+    *applies = fake->fault.applies;
+    if (fake->fault.retry == BLK_LOST)
+        fake_end_session(fake, op, fake->fault.applies);
+    return blk_error_set_retry(error, fake->fault.code, fake->fault.retry, "the fake says no");
 }
+
+int fake_outcome(struct fake *fake, const struct fake_op *op, struct blk_error *error,
+                 bool *applies)
+{
+    bool is_read = op->kind == FAKE_REQ && op->req->op == BLK_READ;
+
+    *applies = true;
+    if (op->cancelled) {
+        *applies = fake->cancel_applies;
+        return -ECANCELED;
+    }
+    if (op->number == fake->fault.number && (fake->fault.code != 0 || is_read))
+        return fault(fake, op, error, applies);
+    if (op->lost || is_away(op)) {
+        *applies = op->lost && op->lost_applies;
+        return lost(error);
+    }
+    return 0;
+}
+
+/* Lanes take from it at once. */
+static bool take_one(atomic_uint *count)
+{
+    unsigned left = atomic_load(count);
+
+    while (left > 0 && !atomic_compare_exchange_weak(count, &left, left - 1))
+        ;
+    return left > 0;
+}
+
+int fake_look_again(struct fake *fake, const struct fake_op *op, bool away, atomic_uint *count,
+                    bool other, struct blk_error *error)
+{
+    bool applies;
+    int status = fake_outcome(fake, op, error, &applies);
+
+    if (status < 0)
+        return status;
+    if (away && take_one(count))
+        return blk_error_set_retry(error, ECONNREFUSED, BLK_LOST, "the fake is not at home");
+    return other ? blk_error_set(error, ESTALE, "it is another one") : 0;
+}
+
+/* ---- Operations ------------------------------------------------------------------------------- */
 
 void fake_cancel(struct fake *fake, const struct fake_dev *dev, const struct fake_store *store)
 {
@@ -99,6 +194,34 @@ void fake_complete(struct fake *fake, unsigned index)
     complete(fake, &op);
 }
 
+void fake_fail(struct fake *fake, unsigned index, int code, enum blk_retry retry, bool applies)
+{
+    fake->fault = (struct fake_fault){
+        .number = fake->pending[index].number, .code = code, .retry = retry, .applies = applies};
+    fake_complete(fake, index);
+    fake_settle(fake);
+}
+
+static uint64_t clamp(uint64_t value, uint64_t min, uint64_t max)
+{
+    return value < min ? min : min_u64(value, max);
+}
+
+/* Finely at first, where delays are short. */
+void fake_pass_time(struct fake *fake, bool (*enough)(void *opaque), void *opaque)
+{
+    uint64_t passed = 0, step;
+
+    fake_settle(fake);
+    while (fake->pending_count == 0 && !(enough && enough(opaque))) {
+        must(fake, passed < 3600 * LOOP_SECOND);
+        step = clamp(passed / 8, 10 * LOOP_MSECOND, LOOP_SECOND);
+        loop_advance(fake->loop, step);
+        passed += step;
+        fake_settle(fake);
+    }
+}
+
 void fake_finish(struct fake *fake)
 {
     fake_settle(fake);
@@ -131,6 +254,7 @@ void fake_disk_init(struct fake_disk *disk, struct fake *fake, uint64_t size, ui
     disk->stride = stride ? stride : UINT64_C(1) << 62;
     disk->width = stride ? FAKE_WIDTH : disk->stride;
     disk->epoch = FAKE_FIRST_EPOCH;
+    disk->session = 1;
     disk->limits = (struct blk_limits){
         .align = 1,
         .mem_align = 1,

@@ -12,11 +12,17 @@
  * and begins a new epoch. A disk may be thin: only some bytes of each `stride` exist, so that jobs of
  * many megabytes run in microseconds.
  *
- * The drivers check what they are promised (alignment, limits, ranges, depth, no overlapping writes,
- * nothing after a cancel), and fail the test.
+ * Devices and directories have sessions. When one is lost, what is pending on it ends with BLK_LOST,
+ * in any order, and with or without having taken effect; and so does all that is asked of it later,
+ * without effect, until a recovery has succeeded (FAKE_RECOVER, an operation like the others).
+ * A fault with BLK_LOST loses the session of whatever it hits.
  *
- * Schemes: "fake" (a disk; no resize), "single" (the same, cannot be cloned), "fakefs" (a
- * directory of files). fake_dev.c stands in for src/block/registry.c and knows the real drivers too.
+ * The drivers check what they are promised (alignment, limits, ranges, depth, no overlapping writes,
+ * nothing after a cancel, nothing beside a recovery), and fail the test. Of a request that they give
+ * back they leave the iov array in shreds, which is theirs to change.
+ *
+ * Schemes: "fake" (a disk; no resize), "single" (the same, cannot be cloned), "full" (a disk that
+ * can be resized, finished and reserved), "fakefs" (a directory of files). fake_dev.c stands in for src/block/registry.c and knows the real drivers too.
  */
 #ifndef LUNFERRY_TEST_FAKE_H
 #define LUNFERRY_TEST_FAKE_H
@@ -36,28 +42,35 @@
 #define FAKE_MAX_PENDING 256
 #define FAKE_WIDTH       16
 #define FAKE_MAX_FILES   8
+#define FAKE_TEXT        1024
 #define FAKE_FIRST_EPOCH UINT64_C(100)
 
 enum fake_kind {
     FAKE_OPEN, /* or clone */
     FAKE_CLOSE,
     FAKE_RESIZE,
+    FAKE_FINISH,
+    FAKE_RESERVE,
+    FAKE_RECOVER,
     FAKE_REQ,
     FAKE_STORE_OPEN,
     FAKE_STORE_CLOSE,
+    FAKE_STORE_RECOVER,
     FAKE_STORE,
 };
 
 struct fake_op {
     enum fake_kind kind;
     unsigned number;
-    struct fake_dev *dev; /* OPEN, CLOSE, RESIZE, REQ */
+    struct fake_dev *dev; /* OPEN to REQ */
     struct blk_req *req;
     uint64_t size;            /* RESIZE */
+    uint64_t key;             /* RESERVE */
     uint64_t covers;          /* FLUSH: how many of the device's writes had completed */
     struct fake_store *store; /* the others */
     struct store_req *store_req;
     bool cancelled;
+    bool lost, lost_applies; /* its session was, after it was submitted */
 };
 
 /* A disk's own bytes, or a file's. Limits and caps are those of the devices that open it. */
@@ -70,9 +83,19 @@ struct fake_disk {
     struct blk_limits limits;
     unsigned caps;
     bool write_through; /* every write is durable when done */
+    bool zero_between;  /* READs of a thin disk make zeros of bytes that do not exist: for those who
+                           compare what they read; it takes its time */
     const char *identity;
     uint64_t round_trip;
-    atomic_uint open; /* devices */
+    atomic_uint open;         /* devices */
+    atomic_uint session;      /* devices of an earlier one are away */
+    bool epoch_of_session;    /* an epoch ends with the session, as a volatile cache's on iSCSI */
+    atomic_uint recover_lost; /* so many attempts at a new one find nobody */
+    bool other;               /* recoveries find another thing */
+    int64_t mtime_ns;
+    uint64_t bad_from, bad_to; /* READs of any of it fail, and name where */
+    unsigned finished;         /* so many times */
+    uint64_t reserved;         /* the key */
     /* For jobs that write in order: the chunk's size. 0: not checked. */
     uint32_t in_order;
     /* WRITEs at or after this offset have to be submitted in the order of their offsets.
@@ -89,6 +112,9 @@ struct fake_file {
     char name[256]; /* "": free */
     struct fake_disk *disk;
     struct store_attr attr;
+    char text[FAKE_TEXT]; /* what READ and WRITE see: apart from the disk, and of one name only */
+    size_t text_len;
+    uint64_t token; /* of the CREATE that made it */
 };
 
 struct fake_fs {
@@ -98,7 +124,10 @@ struct fake_fs {
     uint64_t thin;              /* the stride of new files; 0: every byte exists */
     int refuse[STORE_LIST + 1]; /* an errno with which this operation always fails; 0: it works */
     unsigned open;              /* stores */
-    char log[4096];             /* "RENAME (temporary) image\n"... */
+    atomic_uint session, recover_lost; /* as those of a disk */
+    bool other;
+    uint64_t tokens; /* so many were given */
+    char log[4096];  /* "RENAME (temporary) image\n"... */
 };
 
 /* An endpoint. Drivers find it through the address of its URL. */
@@ -110,9 +139,10 @@ struct fake_end {
 };
 
 struct fake_fault {
-    unsigned number;     /* the operation that fails; 0: none */
-    int code;            /* errno; 0: a READ that comes short by a byte instead */
-    bool applies;        /* a request takes effect although it fails */
+    unsigned number; /* the operation that fails; 0: none */
+    int code;        /* errno; 0: a READ that comes short by a byte instead */
+    enum blk_retry retry;
+    bool applies;        /* it takes effect although it fails */
     uint64_t bad_offset; /* told with the failure; 0: not told */
 };
 
@@ -124,8 +154,9 @@ struct fake {
     atomic_uint submitted;
     struct fake_fault fault;
     atomic_bool fault_hit;
-    int faulted_store_op; /* which enum store_op was hit; -1: something else was */
-    bool cancel_applies;  /* what is cancelled takes effect all the same */
+    int faulted_store_op;     /* which enum store_op was hit; -1: something else was */
+    atomic_uint failed_opens; /* so many, clones aside */
+    bool cancel_applies;      /* what is cancelled takes effect all the same */
     /* Called before an operation is completed; may be NULL. */
     void (*before)(struct fake *fake, const struct fake_op *op);
     /* Prints what led to a failure; may be NULL. */
@@ -150,8 +181,13 @@ void fake_release(struct fake *fake);
 void fake_settle(struct fake *fake);
 /* Completes pending[index]; the loop is not turned. */
 void fake_complete(struct fake *fake, unsigned index);
+/* The same, but it fails. */
+void fake_fail(struct fake *fake, unsigned index, int code, enum blk_retry retry, bool applies);
 /* Completes everything, oldest first, until nothing is pending. */
 void fake_finish(struct fake *fake);
+/* Where nothing is pending: lets time pass until something is, or `enough` says so (which may be
+ * NULL); fails the test when nothing comes in an hour. */
+void fake_pass_time(struct fake *fake, bool (*enough)(void *opaque), void *opaque);
 
 /* ---- Disks ------------------------------------------------------------------------------------ */
 
@@ -164,6 +200,10 @@ void fake_disk_fill(struct fake_disk *disk, uint32_t seed);
 /* The same bytes as a disk of the same size; durable. */
 void fake_disk_copy(struct fake_disk *disk, const struct fake_disk *from);
 void fake_disk_restart(struct fake_disk *disk);
+/* The sessions of all devices on it are lost; `applies`: what is pending takes effect. */
+void fake_disk_lose(struct fake_disk *disk, bool applies);
+/* Of this device alone. */
+void fake_dev_lose(struct blk_dev *dev, bool applies);
 /* Does this disk have in [from, to), durably, what `source` has? */
 bool fake_disk_holds(const struct fake_disk *disk, const struct fake_disk *source, uint64_t from,
                      uint64_t to);
@@ -180,6 +220,8 @@ void fake_end_disk(struct fake_end *end, struct fake_disk *disk, const char *sch
 
 void fake_fs_init(struct fake_fs *fs, struct fake *fake);
 void fake_fs_release(struct fake_fs *fs);
+/* The sessions of the directory's stores, and of all devices on its files, are lost. */
+void fake_fs_lose(struct fake_fs *fs, bool applies);
 /* Without any operation: somebody else did it. */
 struct fake_file *fake_fs_find(struct fake_fs *fs, const char *name);
 struct fake_file *fake_fs_make(struct fake_fs *fs, const char *name, uint64_t size);

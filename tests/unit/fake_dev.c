@@ -32,9 +32,13 @@ struct fake_dev {
     struct fake *fake;
     struct fake_disk *disk; /* NULL: there is no such file */
     enum { DEV_OPENING, DEV_OPEN, DEV_CANCELLED, DEV_CLOSING } state;
-    bool counted; /* in disk->open */
-    unsigned in_flight;
-    uint64_t landed; /* WRITEs and ZEROs that have completed */
+    bool clone;
+    bool counted;       /* in disk->open */
+    unsigned in_flight; /* requests, tasks */
+    bool recovering;
+    unsigned session; /* of the disk; another one: it is away */
+    uint64_t epochs;  /* that ended with a session of this device's own */
+    uint64_t landed;  /* WRITEs and ZEROs that have completed */
     struct landing *landings;
     size_t landing_count, landing_capacity;
 };
@@ -74,10 +78,12 @@ static void fake_open(struct blk_dev *dev, const struct blk_open_args *args)
     open_on(dev, end->fs->fake, file ? file->disk : NULL);
 }
 
-static void fake_clone(struct blk_dev *dev, const struct blk_dev *origin)
+static void fake_clone(struct blk_dev *dev, const struct blk_dev *origin, unsigned number)
 {
     const struct fake_dev *from = (const struct fake_dev *)origin;
 
+    (void)number;
+    fake_of(dev)->clone = true;
     open_on(dev, from->fake, from->disk);
 }
 
@@ -87,16 +93,50 @@ static void fake_close(struct blk_dev *dev)
     struct fake_op op = {.kind = FAKE_CLOSE, .dev = fake_dev};
 
     must(fake_dev->fake, fake_dev->in_flight == 0 && fake_dev->state != DEV_CLOSING);
+    must(fake_dev->fake, !fake_dev->recovering);
     fake_dev->state = DEV_CLOSING;
     fake_add(fake_dev->fake, &op);
 }
 
-static void fake_resize(struct blk_dev *dev, uint64_t size)
+static void start_task(struct blk_dev *dev, struct fake_op *op)
 {
     struct fake_dev *fake_dev = fake_of(dev);
-    struct fake_op op = {.kind = FAKE_RESIZE, .dev = fake_dev, .size = size};
 
-    must(fake_dev->fake, fake_dev->state == DEV_OPEN);
+    must(fake_dev->fake, fake_dev->state == DEV_OPEN && !fake_dev->recovering);
+    fake_dev->in_flight++;
+    op->dev = fake_dev;
+    fake_add(fake_dev->fake, op);
+}
+
+static void fake_resize(struct blk_dev *dev, uint64_t size)
+{
+    struct fake_op op = {.kind = FAKE_RESIZE, .size = size};
+
+    start_task(dev, &op);
+}
+
+static void fake_do_finish(struct blk_dev *dev)
+{
+    struct fake_op op = {.kind = FAKE_FINISH};
+
+    start_task(dev, &op);
+}
+
+static void fake_reserve(struct blk_dev *dev, const struct blk_reservation *how)
+{
+    struct fake_op op = {.kind = FAKE_RESERVE, .key = how->key};
+
+    start_task(dev, &op);
+}
+
+static void fake_recover(struct blk_dev *dev)
+{
+    struct fake_dev *fake_dev = fake_of(dev);
+    struct fake_op op = {.kind = FAKE_RECOVER, .dev = fake_dev};
+
+    must(fake_dev->fake, fake_dev->state == DEV_OPENING || fake_dev->state == DEV_OPEN);
+    must(fake_dev->fake, fake_dev->in_flight == 0 && !fake_dev->recovering);
+    fake_dev->recovering = true;
     fake_add(fake_dev->fake, &op);
 }
 
@@ -107,6 +147,44 @@ static void fake_cancel_all(struct blk_dev *dev)
     must(fake_dev->fake, fake_dev->state != DEV_CLOSING);
     fake_dev->state = DEV_CANCELLED;
     fake_cancel(fake_dev->fake, fake_dev, NULL);
+}
+
+/* ---- Sessions --------------------------------------------------------------------------------- */
+
+bool fake_dev_is_away(const struct fake_dev *dev)
+{
+    return dev->session != dev->disk->session;
+}
+
+bool fake_dev_is_on(const struct fake_dev *dev, const struct fake_disk *disk)
+{
+    return dev->disk == disk;
+}
+
+void fake_dev_end_session(struct fake_dev *dev, bool applies)
+{
+    dev->session = 0;
+    fake_hang_up(dev->fake, dev, NULL, NULL, applies);
+}
+
+void fake_dev_lose(struct blk_dev *dev, bool applies)
+{
+    fake_dev_end_session(fake_of(dev), applies);
+}
+
+static void begin_session(struct fake_dev *dev)
+{
+    if (dev->session && dev->session != dev->disk->session)
+        dev->session = 0;
+    if (dev->session == 0 && dev->counted && dev->disk->epoch_of_session)
+        dev->epochs++;
+    dev->session = dev->disk->session;
+}
+
+/* As this device sees it. */
+static uint64_t epoch_of(const struct fake_dev *dev)
+{
+    return dev->disk->epoch + (dev->epochs << 32);
 }
 
 /* ---- What drivers are promised ---------------------------------------------------------------- */
@@ -194,7 +272,7 @@ static void fake_submit(struct blk_dev *blk_dev, struct blk_req *req)
         .covers = dev->landed,
     };
 
-    must(dev->fake, dev->state == DEV_OPEN);
+    must(dev->fake, dev->state == DEV_OPEN && !dev->recovering);
     must(dev->fake, ++dev->in_flight <= blk_dev->limits.max_depth);
     if (req->op != BLK_FLUSH)
         check_range(dev, req);
@@ -210,21 +288,10 @@ static void fake_submit(struct blk_dev *blk_dev, struct blk_req *req)
 
 /* ---- Completing ------------------------------------------------------------------------------- */
 
-static void complete_open(struct fake *fake, const struct fake_op *op)
+static void set_up(struct fake_dev *dev)
 {
-    struct fake_dev *dev = op->dev;
     struct fake_disk *disk = dev->disk;
-    struct blk_error error;
-    int status = fake_outcome(fake, op, &error);
 
-    if (status == -ECANCELED && fake->cancel_applies)
-        status = 0;
-    if (status == 0 && !disk)
-        status = blk_error_set(&error, ENOENT, "there is no such file");
-    if (status < 0) {
-        blk_opened(&dev->dev, status, status == -ECANCELED ? NULL : &error);
-        return;
-    }
     dev->counted = true;
     disk->open++;
     dev->dev.size = disk->size;
@@ -232,9 +299,49 @@ static void complete_open(struct fake *fake, const struct fake_op *op)
     dev->dev.caps = disk->caps;
     dev->dev.round_trip = disk->round_trip;
     dev->dev.identity = disk->identity ? strdup(disk->identity) : NULL;
+    dev->dev.opened = (struct blk_stamp){.size = disk->size, .mtime_ns = disk->mtime_ns};
     if (dev->state == DEV_OPENING)
         dev->state = DEV_OPEN;
+}
+
+static void complete_open(struct fake *fake, const struct fake_op *op)
+{
+    struct fake_dev *dev = op->dev;
+    struct blk_error error;
+    bool applies;
+    int status = fake_outcome(fake, op, &error, &applies);
+
+    if (status == -ECANCELED && fake->cancel_applies)
+        status = 0;
+    if (status == 0 && !dev->disk)
+        status = blk_error_set(&error, ENOENT, "there is no such file");
+    if (status < 0) {
+        fake->failed_opens += !dev->clone;
+        blk_opened(&dev->dev, status, status == -ECANCELED ? NULL : &error);
+        return;
+    }
+    set_up(dev);
+    begin_session(dev);
     blk_opened(&dev->dev, 0, NULL);
+}
+
+/* Of a clone whose opening was lost too. */
+static void complete_recover(struct fake *fake, const struct fake_op *op)
+{
+    struct fake_dev *dev = op->dev;
+    struct fake_disk *disk = dev->disk;
+    struct blk_error error;
+    int status =
+        fake_look_again(fake, op, fake_dev_is_away(dev), &disk->recover_lost, disk->other, &error);
+
+    dev->recovering = false;
+    if (status == 0) {
+        begin_session(dev);
+        if (!dev->counted)
+            set_up(dev);
+        dev->dev.seen = (struct blk_stamp){.size = disk->size, .mtime_ns = disk->mtime_ns};
+    }
+    blk_recovered(&dev->dev, status, status == -ECANCELED ? NULL : &error);
 }
 
 static void complete_close(const struct fake_op *op)
@@ -247,15 +354,22 @@ static void complete_close(const struct fake_op *op)
     blk_closed(&dev->dev);
 }
 
-static void complete_resize(struct fake *fake, const struct fake_op *op)
+static void complete_task(struct fake *fake, const struct fake_op *op)
 {
+    struct fake_disk *disk = op->dev->disk;
     struct blk_error error;
-    int status = fake_outcome(fake, op, &error);
+    bool applies;
+    int status = fake_outcome(fake, op, &error, &applies);
 
-    if (status == 0) {
-        fake_disk_resize(op->dev->disk, op->size);
-        op->dev->dev.size = op->size;
-    }
+    op->dev->in_flight--;
+    if (applies && op->kind == FAKE_RESIZE)
+        fake_disk_resize(disk, op->size);
+    if (applies && op->kind == FAKE_FINISH)
+        disk->finished++;
+    if (applies && op->kind == FAKE_RESERVE)
+        disk->reserved = op->key;
+    if (status == 0)
+        op->dev->dev.size = disk->size;
     blk_task_done(&op->dev->dev, status, status == -ECANCELED ? NULL : &error);
 }
 
@@ -270,7 +384,7 @@ static void add_landing(struct fake_dev *dev, const struct blk_req *req)
         .offset = req->offset,
         .len = req->len,
         .number = dev->landed,
-        .epoch = dev->disk->epoch,
+        .epoch = epoch_of(dev),
     };
 }
 
@@ -302,13 +416,15 @@ static void land(struct fake_dev *dev, struct blk_req *req)
         make_durable(disk, req->offset, req->len);
     else
         add_landing(dev, req);
-    req->epoch = disk->epoch;
+    req->epoch = epoch_of(dev);
 }
 
 static void fetch(const struct fake_dev *dev, struct blk_req *req)
 {
     uint64_t end = req->offset + req->len, run;
 
+    for (int i = 0; i < req->iovcnt && dev->disk->zero_between; i++)
+        memset(req->iov[i].iov_base, 0, req->iov[i].iov_len);
     for (uint64_t at = req->offset; (run = next_run(dev->disk, &at, end)) > 0; at += run)
         blk_iov_from(req, at - req->offset, dev->disk->written + fake_disk_index(dev->disk, at),
                      run);
@@ -323,11 +439,11 @@ static void flush(struct fake_dev *dev, const struct fake_op *op)
 
         if (landing->number > op->covers)
             dev->landings[kept++] = *landing;
-        else if (landing->epoch == dev->disk->epoch)
+        else if (landing->epoch == epoch_of(dev))
             make_durable(dev->disk, landing->offset, landing->len);
     }
     dev->landing_count = kept;
-    op->req->epoch = dev->disk->epoch;
+    op->req->epoch = epoch_of(dev);
 }
 
 static void answer_extents(struct blk_req *req)
@@ -341,14 +457,33 @@ static void answer_extents(struct blk_req *req)
     req->extents->count = 1;
 }
 
+static int medium_error(const struct fake_disk *disk, struct blk_req *req)
+{
+    if (req->op != BLK_READ || req->offset >= disk->bad_to ||
+        req->offset + req->len <= disk->bad_from)
+        return 0;
+    req->bad_offset = req->offset > disk->bad_from ? req->offset : disk->bad_from;
+    return blk_error_set_retry(&req->error, EIO, BLK_MEDIUM, "the fake cannot read that");
+}
+
+/* The array is the driver's to change. */
+static void shred(struct blk_req *req)
+{
+    for (int i = 0; i < req->iovcnt; i++)
+        req->iov[i] = (struct iovec){NULL, (size_t)-1};
+    req->iovcnt = 0;
+}
+
 static void complete_req(struct fake *fake, const struct fake_op *op)
 {
     struct fake_dev *dev = op->dev;
     struct blk_req *req = op->req;
-    int status = fake_outcome(fake, op, &req->error);
-    bool applies = status == 0 || (op->cancelled ? fake->cancel_applies : fake->fault.applies);
+    bool applies;
+    int status = fake_outcome(fake, op, &req->error, &applies);
 
     dev->in_flight--;
+    if (status == 0)
+        status = medium_error(dev->disk, req);
     if (applies && is_writing(req))
         land(dev, req);
     else if (applies && req->op == BLK_FLUSH)
@@ -361,6 +496,7 @@ static void complete_req(struct fake *fake, const struct fake_op *op)
         req->got = req->len - 1;
     if (status < 0 && !op->cancelled && fake->fault.bad_offset)
         req->bad_offset = fake->fault.bad_offset;
+    shred(req);
     blk_complete(req, status);
 }
 
@@ -374,7 +510,12 @@ void fake_complete_device(struct fake *fake, const struct fake_op *op)
         complete_close(op);
         break;
     case FAKE_RESIZE:
-        complete_resize(fake, op);
+    case FAKE_FINISH:
+    case FAKE_RESERVE:
+        complete_task(fake, op);
+        break;
+    case FAKE_RECOVER:
+        complete_recover(fake, op);
         break;
     default:
         complete_req(fake, op);
@@ -413,12 +554,22 @@ void fake_end_file(struct fake_end *end, struct fake_fs *fs, const char *name)
 
 #define HOOKS                                                                                      \
     .name = "fake", .dev_size = sizeof(struct fake_dev), .open = fake_open, .close = fake_close,   \
-    .submit = fake_submit, .cancel_all = fake_cancel_all
+    .submit = fake_submit, .recover = fake_recover, .cancel_all = fake_cancel_all
 
 static const struct blk_driver fake_driver = {HOOKS, .scheme = "fake", .syntax = "fake:NAME",
                                               .clone = fake_clone};
 
 static const struct blk_driver single_driver = {HOOKS, .scheme = "single", .syntax = "single:NAME"};
+
+static const struct blk_driver full_driver = {
+    HOOKS,
+    .scheme = "full",
+    .syntax = "full:NAME",
+    .clone = fake_clone,
+    .resize = fake_resize,
+    .finish = fake_do_finish,
+    .reserve = fake_reserve,
+};
 
 static const struct blk_driver fakefs_driver = {
     HOOKS,
@@ -434,8 +585,8 @@ extern const struct blk_driver iscsi_driver, nfs_driver, file_driver, null_drive
 
 /* The real ones too, because this file is linked into the tests of the real ones as well. */
 static const struct blk_driver *const drivers[] = {
-    &fake_driver, &single_driver, &fakefs_driver, &iscsi_driver,  &nfs_driver,
-    &file_driver, &null_driver,   &ram_driver,    &random_driver,
+    &fake_driver, &single_driver, &full_driver, &fakefs_driver, &iscsi_driver,
+    &nfs_driver,  &file_driver,   &null_driver, &ram_driver,    &random_driver,
 };
 
 const struct blk_driver *const *blk_drivers(size_t *count)

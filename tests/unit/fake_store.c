@@ -15,6 +15,7 @@ void fake_fs_init(struct fake_fs *fs, struct fake *fake)
 {
     memset(fs, 0, sizeof(*fs));
     fs->fake = fake;
+    fs->session = 1;
     fake_disk_init(&fs->like, fake, 0, 0);
 }
 
@@ -30,7 +31,9 @@ struct fake_file *fake_fs_find(struct fake_fs *fs, const char *name)
 struct fake_file *fake_fs_temporary(struct fake_fs *fs)
 {
     for (size_t i = 0; i < FAKE_MAX_FILES; i++) {
-        if (strstr(fs->files[i].name, ".lunferry-"))
+        const char *name = fs->files[i].name;
+
+        if (strstr(name, ".lunferry-") && !strstr(name, ".lunferry-lock"))
             return &fs->files[i];
     }
     return NULL;
@@ -62,6 +65,9 @@ struct fake_file *fake_fs_make(struct fake_fs *fs, const char *name, uint64_t si
     disk->caps = fs->like.caps;
     disk->write_through = fs->like.write_through;
     disk->in_order = fs->like.in_order;
+    disk->epoch_of_session = fs->like.epoch_of_session;
+    disk->recover_lost = fs->like.recover_lost;
+    disk->other = fs->like.other;
     *file = (struct fake_file){.disk = disk, .attr = {.type = STORE_FILE, .mode = 0600}};
     set_name(file, name);
     return file;
@@ -90,6 +96,22 @@ void fake_fs_release(struct fake_fs *fs)
     fake_disk_release(&fs->like);
 }
 
+/* Whoever serves the directory serves its files. */
+void fake_fs_lose(struct fake_fs *fs, bool applies)
+{
+    fs->session++;
+    for (unsigned i = 0; i < fs->fake->pending_count; i++) {
+        struct fake_op *op = &fs->fake->pending[i];
+
+        if (op->store && op->store->fs == fs)
+            fake_hang_up(fs->fake, NULL, NULL, op->store, applies);
+    }
+    for (size_t i = 0; i < FAKE_MAX_FILES; i++) {
+        if (fs->files[i].name[0])
+            fake_disk_lose(fs->files[i].disk, applies);
+    }
+}
+
 /* ---- The store -------------------------------------------------------------------------------- */
 
 static void fake_store_open(struct store *store, const struct blk_open_args *args)
@@ -112,6 +134,8 @@ static void fake_store_close(struct store *store)
 
 static const char *for_log(const char *name)
 {
+    if (strstr(name, ".lunferry-lock"))
+        return "(lock)";
     return strstr(name, ".lunferry-") ? "(temporary)" : name;
 }
 
@@ -125,11 +149,38 @@ static void log_request(struct fake_fs *fs, const struct store_req *req)
              req->new_name ? " " : "", req->new_name ? for_log(req->new_name) : "");
 }
 
+static uint64_t id_of(const struct fake_file *file)
+{
+    return file ? (uint64_t)(uintptr_t)file->disk : 0;
+}
+
+/* By which it is known again when its answer is lost: a number of its own, or the file that it is
+ * about. */
+static uint64_t token_for(struct fake_fs *fs, const struct store_req *req)
+{
+    return req->op == STORE_CREATE ? ++fs->tokens : id_of(fake_fs_find(fs, req->name));
+}
+
+static void fake_store_recover(struct store *store)
+{
+    struct fake_store *fake_store = (struct fake_store *)store;
+    struct fake_op op = {.kind = FAKE_STORE_RECOVER, .store = fake_store};
+
+    must(fake_store->fs->fake, fake_store->in_flight == 0 && !fake_store->recovering);
+    fake_store->recovering = true;
+    fake_add(fake_store->fs->fake, &op);
+}
+
 static void fake_store_submit(struct store *store, struct store_req *req)
 {
     struct fake_store *fake_store = (struct fake_store *)store;
     struct fake_op op = {.kind = FAKE_STORE, .store = fake_store, .store_req = req};
 
+    must(fake_store->fs->fake, !fake_store->recovering);
+    must(fake_store->fs->fake, req->token == 0 || req->item.tries > 0);
+    fake_store->in_flight++;
+    if (req->token == 0)
+        req->token = token_for(fake_store->fs, req);
     log_request(fake_store->fs, req);
     fake_add(fake_store->fs->fake, &op);
 }
@@ -147,16 +198,21 @@ const struct store_driver fake_store_driver = {
     .close = fake_store_close,
     .submit = fake_store_submit,
     .cancel_all = fake_store_cancel_all,
+    .recover = fake_store_recover,
 };
 
 /* ---- Completing ------------------------------------------------------------------------------- */
 
 static int create(struct fake_fs *fs, struct store_req *req)
 {
+    struct fake_file *file = fake_fs_find(fs, req->name);
+
     must(fs->fake, strlen(req->name) <= 255);
-    if (fake_fs_find(fs, req->name))
-        return -EEXIST;
-    fake_fs_make(fs, req->name, 0)->attr.mode = req->attr.mode;
+    if (file)
+        return req->repeated && file->token == req->token ? 0 : -EEXIST;
+    file = fake_fs_make(fs, req->name, 0);
+    file->attr.mode = req->attr.mode;
+    file->token = req->token;
     return 0;
 }
 
@@ -164,11 +220,13 @@ static int give_name(struct fake_fs *fs, struct store_req *req)
 {
     struct fake_file *from = fake_fs_find(fs, req->name), *to = fake_fs_find(fs, req->new_name);
 
+    bool is_done = req->repeated && to && id_of(to) == req->token;
+
     if (!from)
-        return -ENOENT;
+        return is_done && req->op == STORE_RENAME ? 0 : -ENOENT;
     if (req->op == STORE_LINK) {
         if (to)
-            return -EEXIST;
+            return is_done ? 0 : -EEXIST;
         to = free_place(fs);
         *to = *from;
         set_name(to, req->new_name);
@@ -177,6 +235,25 @@ static int give_name(struct fake_fs *fs, struct store_req *req)
     if (to)
         forget(fs, to);
     set_name(from, req->new_name);
+    return 0;
+}
+
+/* Small files, which nobody opens as devices. */
+static int read_text(const struct fake_file *file, struct store_req *req)
+{
+    size_t offset = min_u64(req->offset, file->text_len);
+
+    req->got = min_u64(req->len, file->text_len - offset);
+    memcpy(req->buf, file->text + offset, req->got);
+    return 0;
+}
+
+static int write_text(struct fake_fs *fs, struct fake_file *file, const struct store_req *req)
+{
+    must(fs->fake, req->offset + req->len <= FAKE_TEXT);
+    memcpy(file->text + req->offset, req->buf, req->len);
+    if (req->offset + req->len > file->text_len)
+        file->text_len = req->offset + req->len;
     return 0;
 }
 
@@ -196,9 +273,13 @@ static int perform(struct fake_fs *fs, struct store_req *req)
         req->attr = file->attr;
         req->attr.size = file->disk->size;
         return 0;
+    case STORE_READ:
+        return file ? read_text(file, req) : -ENOENT;
+    case STORE_WRITE:
+        return file ? write_text(fs, file, req) : -ENOENT;
     case STORE_REMOVE:
         if (!file)
-            return -ENOENT;
+            return req->repeated && req->token ? 0 : -ENOENT;
         forget(fs, file);
         return 0;
     default:
@@ -211,9 +292,13 @@ static void complete_request(struct fake *fake, const struct fake_op *op)
 {
     struct fake_fs *fs = op->store->fs;
     struct store_req *req = op->store_req;
-    int status = fake_outcome(fake, op, &req->error);
+    bool applies;
+    int status = fake_outcome(fake, op, &req->error, &applies);
 
-    if (status == -ECANCELED && fake->cancel_applies && !fs->refuse[req->op])
+    op->store->in_flight--;
+    /* A server that says "not now" has not done it; only a lost answer leaves that open. */
+    if ((status == -ECANCELED || (status < 0 && req->error.retry == BLK_LOST)) && applies &&
+        !fs->refuse[req->op])
         perform(fs, req);
     if (status == 0 && fs->refuse[req->op])
         status = blk_error_set(&req->error, fs->refuse[req->op], "the fake never does that");
@@ -225,23 +310,46 @@ static void complete_request(struct fake *fake, const struct fake_op *op)
     store_complete(req, status);
 }
 
-void fake_complete_store(struct fake *fake, const struct fake_op *op)
+static void complete_recover(struct fake *fake, const struct fake_op *op)
+{
+    struct fake_fs *fs = op->store->fs;
+    struct blk_error error;
+    int status = fake_look_again(fake, op, op->store->session != fs->session, &fs->recover_lost,
+                                 fs->other, &error);
+
+    op->store->recovering = false;
+    if (status == 0)
+        op->store->session = fs->session;
+    store_recovered(&op->store->store, status, status == -ECANCELED ? NULL : &error);
+}
+
+static void complete_open(struct fake *fake, const struct fake_op *op)
 {
     struct blk_error error;
-    int status;
+    bool applies;
+    int status = fake_outcome(fake, op, &error, &applies);
 
+    fake->failed_opens += status < 0;
+    op->store->counted = status == 0;
+    op->store->session = op->store->fs->session;
+    if (status == 0)
+        op->store->fs->open++;
+    store_opened(&op->store->store, status, status == -ECANCELED ? NULL : &error);
+}
+
+void fake_complete_store(struct fake *fake, const struct fake_op *op)
+{
     switch (op->kind) {
     case FAKE_STORE_OPEN:
-        status = fake_outcome(fake, op, &error);
-        op->store->counted = status == 0;
-        if (status == 0)
-            op->store->fs->open++;
-        store_opened(&op->store->store, status, status == -ECANCELED ? NULL : &error);
+        complete_open(fake, op);
         break;
     case FAKE_STORE_CLOSE:
         if (op->store->counted)
             op->store->fs->open--;
         store_closed(&op->store->store);
+        break;
+    case FAKE_STORE_RECOVER:
+        complete_recover(fake, op);
         break;
     default:
         complete_request(fake, op);

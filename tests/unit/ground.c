@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/loop.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -74,6 +76,32 @@ void ground_check(const struct ground *ground, const char *name, const void *byt
     close(fd);
     free(found);
     free(path);
+}
+
+int ground_loop_device(const struct ground *ground, const char *name, char path[32])
+{
+    struct loop_info64 info = {.lo_flags = LO_FLAGS_AUTOCLEAR};
+    int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), number, file, fd = -1;
+    char *backing;
+
+    if (control < 0)
+        return -1;
+    number = ioctl(control, LOOP_CTL_GET_FREE);
+    close(control);
+    if (number < 0)
+        return -1;
+    snprintf(path, 32, "/dev/loop%d", number);
+    backing = ground_path(ground, name);
+    file = open(backing, O_RDWR | O_CLOEXEC);
+    free(backing);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    /* Goes by itself when the test ends, however it ends. */
+    if (fd >= 0 && (ioctl(fd, LOOP_SET_FD, file) < 0 || ioctl(fd, LOOP_SET_STATUS64, &info) < 0)) {
+        close(fd);
+        fd = -1;
+    }
+    close(file);
+    return fd;
 }
 
 void ground_fill(unsigned char *bytes, size_t len, uint32_t seed)

@@ -31,6 +31,10 @@ void ground_make(const struct ground *ground, const char *name, const void *byte
 /* The file holds just this. */
 void ground_check(const struct ground *ground, const char *name, const void *bytes, size_t len);
 
+/* A block device over the file, which goes when its descriptor, the result, is closed; -1 where there
+ * are none to be had. */
+int ground_loop_device(const struct ground *ground, const char *name, char path[32]);
+
 void ground_fill(unsigned char *bytes, size_t len, uint32_t seed);
 
 /* A task that sets *done. */

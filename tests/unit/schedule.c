@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <lunferry/units.h>
+
 /* ---- The odometer ----------------------------------------------------------------------------- */
 
 static unsigned char sampled_digit(struct odometer *odometer, unsigned count)
@@ -56,15 +58,24 @@ bool odometer_next(struct odometer *odometer)
 
 /* ---- A job ------------------------------------------------------------------------------------ */
 
+static void explain_disturbance(const struct disturbance *disturbance)
+{
+    if (disturbance->what != DISTURB_NOT)
+        fprintf(stderr, "disturbance %d before completion %u, %s, %s\n", disturbance->what,
+                disturbance->when, disturbance->late ? "late" : "early",
+                disturbance->applies ? "applies" : "does not apply");
+}
+
 static void explain(void *opaque)
 {
     const struct run *run = opaque;
 
     fprintf(stderr, "job: %s\n", run->name ? run->name : "");
-    fprintf(stderr, "fault: operation %u, errno %d\n", run->fake->fault.number,
-            run->fake->fault.code);
-    fprintf(stderr, "disturbance %d before completion %u, %s\n", run->disturbance.what,
-            run->disturbance.when, run->disturbance.late ? "late" : "early");
+    fprintf(stderr, "fault: operation %u, errno %d, class %d, %s\n", run->fake->fault.number,
+            run->fake->fault.code, run->fake->fault.retry,
+            run->fake->fault.applies ? "applies" : "does not apply");
+    explain_disturbance(&run->disturbance);
+    explain_disturbance(&run->then);
     fprintf(stderr, "result: %d %s\nchoices:", run->result.status, run->result.error.text);
     for (unsigned i = 0; run->odometer && i < run->odometer->at; i++)
         fprintf(stderr, " %u/%u", run->odometer->digit[i], run->odometer->base[i]);
@@ -77,7 +88,8 @@ static void notice(void *opaque, bool important, const char *text)
     struct run *run = opaque;
 
     run->notices++;
-    snprintf(run->notice, sizeof(run->notice), "%s", text);
+    snprintf(run->notice + strlen(run->notice), sizeof(run->notice) - strlen(run->notice), "%s",
+             text);
 }
 
 static void done(struct copy_job *job, void *opaque)
@@ -88,37 +100,86 @@ static void done(struct copy_job *job, void *opaque)
     run->done++;
 }
 
-static void restart(const struct run *run)
+static uint64_t unflushed(const struct run *run, const struct fake_disk *disk)
+{
+    uint64_t bytes = 0, size = min_u64(run->source->size, disk->size);
+
+    for (uint64_t at = run->head; at < size; at += run->granule) {
+        uint64_t len = min_u64(run->granule, size - at), first = fake_disk_index(disk, at);
+
+        if (memcmp(disk->written + first, disk->durable + first,
+                   fake_disk_index(disk, at + len) - first) != 0)
+            bytes += len;
+    }
+    return bytes;
+}
+
+static void restart(struct run *run)
 {
     struct fake_disk *disk = run->target;
 
     if (!disk && run->fs && fake_fs_temporary(run->fs))
         disk = fake_fs_temporary(run->fs)->disk;
+    if (disk && run->granule)
+        run->unflushed = unflushed(run, disk);
     if (disk)
         fake_disk_restart(disk);
 }
 
-static void disturb(struct run *run, struct copy_job *job, bool late)
+static void lose_target(const struct run *run, bool applies)
 {
-    const struct disturbance *disturbance = &run->disturbance;
+    if (run->fs)
+        fake_fs_lose(run->fs, applies);
+    else
+        fake_disk_lose(run->target, applies);
+}
 
-    if (disturbance->when != run->completions || disturbance->late != late)
-        return;
+static void carry_out(struct run *run, struct copy_job *job, const struct disturbance *disturbance)
+{
     switch (disturbance->what) {
     case DISTURB_NOT:
         return;
     case DISTURB_STOP:
     case DISTURB_STUCK:
-        copy_stop(job);
-        break;
     case DISTURB_ABORT:
-        copy_abort(job);
+        run->stopped = loop_now(run->fake->loop);
+        if (disturbance->what == DISTURB_ABORT)
+            copy_abort(job);
+        else
+            copy_stop(job);
         break;
     case DISTURB_RESTART:
         restart(run);
         break;
+    case DISTURB_LOSE_SOURCE:
+        fake_disk_lose(run->source, disturbance->applies);
+        break;
+    case DISTURB_CRASH:
+        restart(run);
+        lose_target(run, disturbance->applies);
+        break;
+    case DISTURB_LOSE_TARGET:
+        lose_target(run, disturbance->applies);
+        break;
     }
-    run->disturbed = true;
+}
+
+static bool is_due(const struct run *run, const struct disturbance *disturbance, bool late)
+{
+    return disturbance->what != DISTURB_NOT && disturbance->when == run->completions &&
+           disturbance->late == late;
+}
+
+static void disturb(struct run *run, struct copy_job *job, bool late)
+{
+    if (!run->disturbed && is_due(run, &run->disturbance, late)) {
+        run->disturbed = true;
+        carry_out(run, job, &run->disturbance);
+    }
+    if (!run->then_disturbed && is_due(run, &run->then, late)) {
+        run->then_disturbed = true;
+        carry_out(run, job, &run->then);
+    }
 }
 
 /* The oldest operation about which there is no choice; else the one that is chosen. */
@@ -138,6 +199,12 @@ static bool stuck(const struct run *run)
     return run->disturbed && run->disturbance.what == DISTURB_STUCK;
 }
 
+/* What a closing target asks for. */
+static bool is_clean_up(const struct store_req *req)
+{
+    return req->op == STORE_REMOVE || req->op == STORE_READ; /* of the lock */
+}
+
 /* Of what is pending, only what was cancelled, or what closes, still gets an answer. */
 static unsigned choose_when_stuck(struct run *run)
 {
@@ -148,7 +215,7 @@ static unsigned choose_when_stuck(struct run *run)
             const struct fake_op *op = &fake->pending[i];
 
             if (op->cancelled || op->kind == FAKE_CLOSE || op->kind == FAKE_STORE_CLOSE ||
-                (op->kind == FAKE_STORE && op->store_req->op == STORE_REMOVE))
+                (op->kind == FAKE_STORE && is_clean_up(op->store_req)))
                 return i;
         }
         must(fake, !run->drained);
@@ -164,6 +231,11 @@ static unsigned choose_when_stuck(struct run *run)
     return 0;
 }
 
+static bool is_over(void *opaque)
+{
+    return ((const struct run *)opaque)->done > 0;
+}
+
 void run_job(struct run *run)
 {
     struct fake *fake = run->fake;
@@ -171,9 +243,12 @@ void run_job(struct run *run)
 
     fake->explain = explain;
     fake->opaque = run;
+    if (!run->options.journal)
+        run->options.journal = "";
     run->options.notice = notice;
     run->options.done = done;
     run->options.opaque = run;
+    run->begun = loop_now(fake->loop);
     job = copy_start(fake->loop, &run->options);
     must(fake, job);
     for (;;) {
@@ -186,10 +261,14 @@ void run_job(struct run *run)
             run->look(run);
         if (run->done > 0)
             break;
-        must(fake, fake->pending_count > 0); /* or it would hang */
+        if (fake->pending_count == 0) { /* or it would hang */
+            fake_pass_time(fake, is_over, run);
+            continue;
+        }
         fake_complete(fake, stuck(run) ? choose_when_stuck(run) : choose(run));
         run->completions++;
     }
+    run->ended = loop_now(fake->loop);
     must(fake, run->done == 1);
     must(fake, fake->pending_count == 0);
     copy_free(job);

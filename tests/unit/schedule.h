@@ -50,40 +50,49 @@ enum disturb {
     DISTURB_STUCK, /* the same, and from then on only what was cancelled completes */
     DISTURB_ABORT, /* copy_abort() */
     DISTURB_RESTART,
+    DISTURB_LOSE_SOURCE, /* its sessions */
+    DISTURB_LOSE_TARGET,
+    DISTURB_CRASH, /* both: the target restarts, and its sessions are lost */
 };
 
 struct disturbance {
     enum disturb what;
     unsigned when; /* before this completion, from 0 */
     bool late;     /* when nothing moves any more, not before the loop's first turn */
+    bool applies;  /* what is pending when a session is lost takes effect */
 };
 
 struct run {
     /* Set by the test. */
     struct fake *fake;
     struct copy_options options; /* but for notice, done, opaque */
-    struct fake_disk *target;    /* for restart; NULL: the directory's temporary file */
+    struct fake_disk *source;
+    struct fake_disk *target; /* for restart; NULL: the directory's temporary file */
     struct fake_fs *fs;
     struct odometer *odometer; /* NULL: the oldest completes first */
     unsigned chosen;           /* bit set of enum fake_kind: in what order these complete is
                                   chosen; others complete at once */
-    struct disturbance disturbance;
+    struct disturbance disturbance, then; /* then: after the first */
     /* Called whenever nothing moves: what must be true at any time? May be NULL. */
     void (*look)(struct run *run);
     void *opaque;
-    const char *name; /* for messages */
+    uint64_t granule, head; /* for `unflushed`: its bytes; where they begin */
+    const char *name;       /* for messages */
 
     /* What came of it. */
     struct copy_result result;
     unsigned completions;
     unsigned done; /* calls */
     unsigned notices;
-    char notice[512]; /* the last */
-    bool disturbed;
-    bool drained; /* the drain's time is over */
+    char notice[2048]; /* all of them, one after the other */
+    bool disturbed, then_disturbed;
+    uint64_t begun, stopped, ended; /* by the loop's clock; stopped: when it was told to; 0: not */
+    bool drained;                   /* the drain's time is over */
+    uint64_t unflushed;             /* bytes in granules that a restart took something of */
 };
 
-/* Fails the test when the job hangs, or leaves something behind. */
+/* Fails the test when the job hangs, or leaves something behind. Time passes where nothing else
+ * happens. */
 void run_job(struct run *run);
 
 /* Only pieces of requests are worth the multiplication. */

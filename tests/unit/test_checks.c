@@ -42,6 +42,7 @@ static void init(struct scene *scene, uint64_t size, uint64_t target_size)
                 .depth = 2,
                 .lanes = 1,
                 .chunk = 4096,
+                .journal = "",
             },
     };
 }

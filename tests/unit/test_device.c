@@ -414,7 +414,7 @@ static void test_clone(void **state)
     desk_init(&desk, 4096);
     desk_open(&desk, true);
     origin = desk.dev;
-    clone = blk_clone(desk.fake.loop, origin, desk_task(&task));
+    clone = blk_clone(desk.fake.loop, origin, 1, desk_task(&task));
     fake_finish(&desk.fake);
     assert_int_equal(task.task.status, 0);
     assert_int_equal(desk.disk.open, 2);
@@ -439,7 +439,7 @@ static void test_cannot_be_cloned(void **state)
     desk_init(&desk, 4096);
     fake_end_disk(&desk.end, &desk.disk, "single", "d");
     desk_open(&desk, true);
-    clone = blk_clone(desk.fake.loop, desk.dev, desk_task(&task));
+    clone = blk_clone(desk.fake.loop, desk.dev, 1, desk_task(&task));
     assert_non_null(clone);
     assert_int_equal(task.done, 0);
     fake_finish(&desk.fake);

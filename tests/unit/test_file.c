@@ -7,12 +7,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/loop.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -170,7 +168,7 @@ static void test_short_reads(void **state)
     io.fd = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
     if (io.fd < 0)
         skip();
-    assert_int_equal(file_read(&io), 0);
+    assert_int_equal(file_read(&io, false), 0);
     assert_int_equal(io.left, 0);
     assert_int_equal(io.offset, LENGTH);
     assert_int_equal(strlen(bytes), LENGTH);
@@ -403,42 +401,7 @@ static void test_check_url(void **state)
     }
 }
 
-/* ---- Clones and cancelling -------------------------------------------------------------------- */
-
-static void test_clone(void **state)
-{
-    struct ground *ground = *state;
-    char *path = ground_path(ground, "disk"), *other = ground_path(ground, "other");
-    char bytes[5000], found[5000], bbb[] = "bbb";
-    bool done;
-    struct blk_task task = ground_task(&done);
-    struct blk_dev *dev, *clone;
-
-    memset(bytes, 'a', sizeof bytes);
-    ground_make(ground, "disk", bytes, sizeof bytes);
-    dev = ground_open(ground, "disk", true);
-    /* What the name means now does not matter. */
-    assert_int_equal(rename(path, other), 0);
-    ground_make(ground, "disk", "wrong", 5);
-    clone = blk_clone(ground->loop, dev, &task);
-    assert_non_null(clone);
-    ground_wait(ground, &done);
-    assert_int_equal(task.status, 0);
-    assert_int_equal(clone->size, sizeof bytes);
-    assert_int_equal(clone->caps, dev->caps);
-    assert_true(clone->writable);
-    assert_int_equal(ground_do(ground, clone, BLK_WRITE, 0, 10, bbb, 3).status, 0);
-    memcpy(bytes + 10, bbb, 3);
-    assert_int_equal(ground_do(ground, dev, BLK_READ, 0, 0, found, sizeof found).status, 0);
-    assert_memory_equal(found, bytes, sizeof bytes);
-    ground_close(ground, dev);
-    assert_int_equal(ground_do(ground, clone, BLK_FLUSH, 0, 0, NULL, 0).status, 0);
-    ground_close(ground, clone);
-    ground_check(ground, "other", bytes, sizeof bytes);
-    ground_check(ground, "disk", "wrong", 5);
-    free(path);
-    free(other);
-}
+/* ---- Cancelling ------------------------------------------------------------------------------- */
 
 static void test_cancel(void **state)
 {
@@ -527,30 +490,6 @@ static void test_describe(void **state)
 
 /* ---- A block device --------------------------------------------------------------------------- */
 
-/* Returns the device's descriptor, or -1 where there are none to be had. */
-static int make_loop_device(const char *backing, char path[32])
-{
-    struct loop_info64 info = {.lo_flags = LO_FLAGS_AUTOCLEAR};
-    int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), number, file, fd = -1;
-
-    if (control < 0)
-        return -1;
-    number = ioctl(control, LOOP_CTL_GET_FREE);
-    close(control);
-    if (number < 0)
-        return -1;
-    snprintf(path, 32, "/dev/loop%d", number);
-    file = open(backing, O_RDWR | O_CLOEXEC);
-    fd = open(path, O_RDWR | O_CLOEXEC);
-    /* Goes by itself when the test ends, however it ends. */
-    if (fd >= 0 && (ioctl(fd, LOOP_SET_FD, file) < 0 || ioctl(fd, LOOP_SET_STATUS64, &info) < 0)) {
-        close(fd);
-        fd = -1;
-    }
-    close(file);
-    return fd;
-}
-
 static void check_block_device(const struct ground *ground, const char *path)
 {
     static unsigned char bytes[MIB + 4096 - 512], found[sizeof bytes];
@@ -586,8 +525,8 @@ static void test_block_device(void **state)
 
     ground_make(ground, "disk", "", 0);
     assert_int_equal(truncate(backing, MIB + 4096 - 512), 0);
-    fd = make_loop_device(backing, path);
     free(backing);
+    fd = ground_loop_device(ground, "disk", path);
     if (fd < 0)
         skip();
     check_block_device(ground, path);
@@ -602,9 +541,8 @@ int main(void)
         TEST(test_write_and_read), TEST(test_many_buffers), TEST(test_short_reads),
         TEST(test_durable),        TEST(test_resize),       TEST(test_read_only),
         TEST(test_shrunk),         TEST(test_write_error),  TEST(test_refused),
-        TEST(test_permission),     TEST(test_check_url),    TEST(test_clone),
-        TEST(test_cancel),         TEST(test_cancel_open),  TEST(test_describe),
-        TEST(test_block_device),
+        TEST(test_permission),     TEST(test_check_url),    TEST(test_cancel),
+        TEST(test_cancel_open),    TEST(test_describe),     TEST(test_block_device),
     };
 
     return cmocka_run_group_tests_name("file", tests, NULL, NULL);

@@ -24,9 +24,11 @@ struct scene {
     struct fake_end from, to;
     struct copy_options options;
     struct copy_result result;
-    unsigned done, notices;
+    unsigned done;
+    atomic_uint notices;
     /* copy_stop() or copy_abort() after so many turns of the job's loop; 0: not */
     unsigned stop, abort;
+    unsigned crash; /* at which operation */
     /* For test_reason_survives(). */
     atomic_bool failing, noticed;
     atomic_uint closed;
@@ -37,8 +39,8 @@ static void notice(void *opaque, bool important, const char *text)
     (void)important;
     struct scene *scene = opaque;
 
-    assert_true(text[0] != '\0');
-    scene->notices++;
+    must(&scene->fake, text[0] != '\0');
+    atomic_fetch_add(&scene->notices, 1);
 }
 
 static void done(struct copy_job *job, void *opaque)
@@ -70,6 +72,7 @@ static void init(struct scene *scene, unsigned lanes, unsigned depth, uint64_t s
         .lanes = lanes,
         .depth = depth,
         .chunk = 64 * KIB,
+        .journal = "",
         .overwrite = true,
         .mode = 0600,
         .notice = notice,
@@ -331,6 +334,75 @@ static void test_one_lane_only(void **state)
     }
 }
 
+/* ---- Sessions --------------------------------------------------------------------------------- */
+
+/* Every operation is lost in turn, and with it its lane's session, and with that its epoch; or the
+ * server is busy. Whatever a lane lost it copies again itself. */
+static void test_losses(void **state)
+{
+    struct scene scene;
+    unsigned count, hits = 0;
+    uint64_t lost = 0;
+
+    (void)state;
+    init(&scene, 3, 2, THIN);
+    apply(&scene, &kinds[1]);
+    run(&scene);
+    count = scene.fake.submitted;
+    release(&scene);
+    for (unsigned i = 3; i <= count; i += i < 20 ? 1 : 5) {
+        init(&scene, 3, 2, THIN);
+        apply(&scene, &kinds[1 + i % 2]);
+        scene.target.epoch_of_session = true;
+        scene.options.settings =
+            (struct blk_settings){.timeout = 60 * LOOP_SECOND, .give_up = 600 * LOOP_SECOND};
+        scene.fake.fault = (struct fake_fault){.number = i,
+                                               .code = EIO,
+                                               .retry = i % 8 == 3 ? BLK_REPEAT : BLK_LOST,
+                                               .applies = i / 2 % 2};
+        run(&scene);
+        check_complete(&scene);
+        hits += atomic_load(&scene.fake.fault_hit);
+        lost += scene.result.lost;
+        release(&scene);
+    }
+    assert_true(hits > count / 8);
+    assert_true(lost > 0);
+}
+
+/* A server that crashes and is away for some attempts, for all lanes at once. */
+static void crash(struct fake *fake, const struct fake_op *op)
+{
+    struct scene *scene = container_of(fake, struct scene, fake);
+
+    if (op->number == scene->crash)
+        fake_disk_lose(&scene->target, false);
+}
+
+static void test_crash(void **state)
+{
+    unsigned losses = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < 30; i++) {
+        struct scene scene;
+
+        init(&scene, 4, 2, THIN);
+        apply(&scene, &kinds[1 + i % 2]);
+        scene.target.epoch_of_session = true;
+        scene.target.recover_lost = i % 2;
+        scene.crash = 7 + 5 * i;
+        scene.fake.before = crash;
+        scene.options.settings =
+            (struct blk_settings){.timeout = 60 * LOOP_SECOND, .give_up = 600 * LOOP_SECOND};
+        run(&scene);
+        check_complete(&scene);
+        losses += scene.result.losses;
+        release(&scene);
+    }
+    assert_true(losses > 10);
+}
+
 /* ---- Stopped ---------------------------------------------------------------------------------- */
 
 static void test_stop(void **state)
@@ -368,6 +440,7 @@ int main(void)
         cmocka_unit_test(test_new_file),      cmocka_unit_test(test_memory_devices),
         cmocka_unit_test(test_faults),        cmocka_unit_test(test_reason_survives),
         cmocka_unit_test(test_one_lane_only), cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_losses),        cmocka_unit_test(test_crash),
     };
 
     return cmocka_run_group_tests_name("lanes", tests, NULL, NULL);

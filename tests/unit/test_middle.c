@@ -350,6 +350,29 @@ static void test_epochs_of_pieces(void **state)
     desk_release(&desk);
 }
 
+/* A request is durable when each of its pieces is. */
+static void test_durable_pieces(void **state)
+{
+    (void)state;
+    for (unsigned durable = 0; durable < 4; durable++) {
+        unsigned char buf[8192] = {0};
+        struct desk_req req;
+        struct desk desk;
+
+        desk_init(&desk, 8192);
+        desk.disk.limits.max_write = 4096;
+        desk_open(&desk, true);
+        desk_submit(&desk, &req, BLK_WRITE, 0, 0, buf, 8192);
+        desk.disk.write_through = durable & 1;
+        one(&desk);
+        desk.disk.write_through = durable & 2;
+        one(&desk);
+        assert_int_equal(req.done, 1);
+        assert_int_equal(req.req.durable, durable == 3);
+        desk_release(&desk);
+    }
+}
+
 /* A FUA write in two pieces and a FLUSH: a restart before any of the three but the first. */
 static void test_fua_through_a_restart(void **state)
 {
@@ -520,6 +543,7 @@ int main(void)
         cmocka_unit_test(test_buffers),
         cmocka_unit_test(test_long_zeros),
         cmocka_unit_test(test_epochs_of_pieces),
+        cmocka_unit_test(test_durable_pieces),
         cmocka_unit_test(test_fua_through_a_restart),
         cmocka_unit_test(test_first_error_wins),
         cmocka_unit_test(test_where_the_medium_failed),

@@ -197,6 +197,22 @@ static void test_unequal_parts(void **state)
     tracker_free(tracker);
 }
 
+/* Parts of two epochs, in either order of their answers: no FLUSH speaks for both. */
+static void test_parts_of_two_epochs(void **state)
+{
+    (void)state;
+    for (unsigned first = 0; first < 2; first++) {
+        for (unsigned flushed = 0; flushed < 2; flushed++) {
+            struct tracker *tracker = make(GRANULE, 1);
+
+            written(tracker, 0, 0, GRANULE / 2, EPOCH + first);
+            written(tracker, 0, GRANULE / 2, GRANULE / 2, EPOCH + 1 - first);
+            assert_int_equal(flush(tracker, 0, EPOCH + flushed, 0), GRANULE);
+            tracker_free(tracker);
+        }
+    }
+}
+
 /* More epochs than have a place: what finds none is never taken for durable. */
 static void test_many_epochs(void **state)
 {
@@ -311,16 +327,281 @@ static void test_threads(void **state)
     tracker_free(tracker);
 }
 
+/* ---- What is still to be done ----------------------------------------------------------------- */
+
+/* A run that is taken is at least a granule and at most so many bytes, and gone from the list. */
+static void test_take_lost(void **state)
+{
+    struct tracker *tracker = make(10 * GRANULE - 5, 2);
+    uint64_t from, to;
+
+    (void)state;
+    assert_false(tracker_take_lost(tracker, 0, UINT64_MAX, &from, &to));
+    written(tracker, 0, 0, 4 * GRANULE, EPOCH);
+    written(tracker, 1, 4 * GRANULE, GRANULE, EPOCH);
+    written(tracker, 0, 5 * GRANULE, 5 * GRANULE - 5, EPOCH);
+    assert_int_equal(flush(tracker, 0, EPOCH + 1, 0), 9 * GRANULE - 5);
+    assert_int_equal(tracker_lost(tracker, 0), 9 * GRANULE - 5);
+    assert_int_equal(tracker_lost(tracker, 1), 0);
+    assert_false(tracker_take_lost(tracker, 1, UINT64_MAX, &from, &to));
+    assert_true(tracker_take_lost(tracker, 0, 1, &from, &to));
+    assert_int_equal(from, 0);
+    assert_int_equal(to, GRANULE);
+    assert_true(tracker_take_lost(tracker, 0, 2 * GRANULE, &from, &to));
+    assert_int_equal(from, GRANULE);
+    assert_int_equal(to, 3 * GRANULE);
+    assert_true(tracker_take_lost(tracker, 0, UINT64_MAX, &from, &to));
+    assert_int_equal(from, 3 * GRANULE);
+    assert_int_equal(to, 4 * GRANULE); /* the next is the other lane's */
+    assert_true(tracker_take_lost(tracker, 0, UINT64_MAX, &from, &to));
+    assert_int_equal(from, 5 * GRANULE);
+    assert_int_equal(to, 10 * GRANULE - 5);
+    assert_int_equal(tracker_lost(tracker, 0), 0);
+    assert_false(tracker_take_lost(tracker, 0, UINT64_MAX, &from, &to));
+    /* They are untouched again: in any parts, by the same lane. */
+    written(tracker, 0, GRANULE, GRANULE / 2, EPOCH + 1);
+    written(tracker, 0, 0, GRANULE, EPOCH + 1);
+    written(tracker, 0, GRANULE + GRANULE / 2, GRANULE / 2, EPOCH + 1);
+    assert_int_equal(tracker_unflushed(tracker, 0), 2 * GRANULE);
+    assert_int_equal(flush(tracker, 0, EPOCH + 1, 0), 0);
+    tracker_free(tracker);
+}
+
+static void test_resume(void **state)
+{
+    struct tracker *tracker = make(10 * GRANULE - 5, 2);
+    uint64_t until, from, to, count;
+
+    (void)state;
+    tracker_resume(tracker, 2, 3);
+    tracker_resume(tracker, 8, 100); /* and not beyond the end */
+    assert_int_equal(tracker_skip_begun(tracker, 0, 10 * GRANULE - 5, &until), 0);
+    assert_int_equal(until, 2 * GRANULE);
+    assert_int_equal(tracker_skip_begun(tracker, 2 * GRANULE, 10 * GRANULE - 5, &until),
+                     5 * GRANULE);
+    assert_int_equal(until, 8 * GRANULE);
+    assert_int_equal(tracker_skip_begun(tracker, 2 * GRANULE, 7 * GRANULE, &until), 5 * GRANULE);
+    assert_int_equal(until, 7 * GRANULE);
+    assert_int_equal(tracker_skip_begun(tracker, 2 * GRANULE, 4 * GRANULE, &until), 4 * GRANULE);
+    assert_int_equal(until, 4 * GRANULE);
+    assert_int_equal(tracker_skip_begun(tracker, 8 * GRANULE, 10 * GRANULE - 5, &until),
+                     10 * GRANULE - 5);
+    assert_int_equal(until, 10 * GRANULE - 5);
+    /* From the middle of a granule, as a large disk's head ends. */
+    assert_int_equal(tracker_skip_begun(tracker, 5 * GRANULE + 100, 6 * GRANULE, &until),
+                     5 * GRANULE + 100);
+    assert_int_equal(until, 6 * GRANULE);
+    assert_int_equal(tracker_durable_run(tracker, 0, &count), 2);
+    assert_int_equal(count, 3);
+    assert_int_equal(tracker_durable_run(tracker, 4, &count), 4);
+    assert_int_equal(count, 1);
+    assert_int_equal(tracker_durable_run(tracker, 5, &count), 8);
+    assert_int_equal(count, 2);
+    tracker_durable_run(tracker, 10, &count);
+    assert_int_equal(count, 0);
+    /* They are lane 0's to verify. */
+    assert_false(tracker_take_unverified(tracker, 1, UINT64_MAX, &from, &to));
+    assert_true(tracker_take_unverified(tracker, 0, UINT64_MAX, &from, &to));
+    assert_int_equal(from, 2 * GRANULE);
+    assert_int_equal(to, 5 * GRANULE);
+    tracker_free(tracker);
+}
+
+/* An epoch that nothing names any more makes room; one that something names keeps its place. */
+static void test_epochs_make_room(void **state)
+{
+    struct tracker *tracker = make(1000 * GRANULE, 1);
+    uint64_t first = 0;
+
+    (void)state;
+    for (uint64_t i = 0; i < 900; i++) {
+        /* One is written during each FLUSH, and flushed by the next. */
+        tracker_flush_begin(tracker, 0);
+        written(tracker, 0, i * GRANULE, GRANULE, EPOCH + i);
+        assert_int_equal(tracker_flush_end(tracker, 0, EPOCH + i - 1, &first), 0);
+    }
+    tracker_free(tracker);
+}
+
+/* ---- A model ---------------------------------------------------------------------------------- */
+
+/* Everything above, in any order, beside the plainest thing that does the same. */
+enum { UNTOUCHED, TAKEN, WRITTEN, FLUSHING, LOST, DURABLE, VERIFIED };
+
+#define MODEL_GRANULES 24
+#define MODEL_LANES    2
+
+struct model {
+    struct tracker *tracker;
+    struct {
+        int state;
+        unsigned lane;
+        uint64_t epoch;
+    } granules[MODEL_GRANULES];
+    bool flushing[MODEL_LANES];
+    uint32_t chance;
+};
+
+static uint32_t choose(struct model *model, uint32_t count)
+{
+    model->chance = model->chance * 1664525 + 1013904223;
+    return (model->chance >> 16) % count;
+}
+
+static uint64_t bytes_in(const struct model *model, unsigned lane, int state)
+{
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < MODEL_GRANULES; i++)
+        bytes += model->granules[i].state == state && model->granules[i].lane == lane ? GRANULE : 0;
+    return bytes;
+}
+
+static void model_write(struct model *model, unsigned lane)
+{
+    unsigned i = choose(model, MODEL_GRANULES);
+    bool durable = choose(model, 4) == 0;
+    uint64_t epoch = EPOCH + choose(model, 2);
+
+    if (model->granules[i].state > TAKEN ||
+        (model->granules[i].lane != MODEL_LANES && model->granules[i].lane != lane))
+        return;
+    assert_true(tracker_written(model->tracker, lane, i * GRANULE, GRANULE, epoch, durable));
+    model->granules[i].state = durable ? DURABLE : WRITTEN;
+    model->granules[i].lane = lane;
+    model->granules[i].epoch = epoch;
+}
+
+static void model_flush(struct model *model, unsigned lane)
+{
+    uint64_t epoch = choose(model, 8) == 0 ? BLK_NO_EPOCH : EPOCH + choose(model, 2);
+    uint64_t lost = 0, first = 77, expected_first = 77;
+
+    model->flushing[lane] = !model->flushing[lane];
+    if (model->flushing[lane])
+        tracker_flush_begin(model->tracker, lane);
+    for (unsigned i = 0; i < MODEL_GRANULES; i++) {
+        if (model->granules[i].lane != lane)
+            continue;
+        if (model->flushing[lane] && model->granules[i].state == WRITTEN) {
+            model->granules[i].state = FLUSHING;
+        } else if (!model->flushing[lane] && model->granules[i].state == FLUSHING) {
+            bool same = model->granules[i].epoch == epoch;
+
+            model->granules[i].state = same ? DURABLE : LOST;
+            if (!same && lost == 0)
+                expected_first = i * GRANULE;
+            lost += same ? 0 : GRANULE;
+        }
+    }
+    if (model->flushing[lane])
+        return;
+    assert_int_equal(tracker_flush_end(model->tracker, lane, epoch, &first), lost);
+    assert_int_equal(first, expected_first);
+}
+
+static void model_take(struct model *model, unsigned lane, int state)
+{
+    uint64_t max = (1 + choose(model, 4)) * GRANULE, from, to;
+    unsigned first = 0, count = 0;
+    bool took = state == LOST ? tracker_take_lost(model->tracker, lane, max, &from, &to)
+                              : tracker_take_unverified(model->tracker, lane, max, &from, &to);
+
+    while (first < MODEL_GRANULES &&
+           (model->granules[first].state != state || model->granules[first].lane != lane))
+        first++;
+    while (first + count < MODEL_GRANULES && count < max / GRANULE &&
+           model->granules[first + count].state == state &&
+           model->granules[first + count].lane == lane)
+        model->granules[first + count++].state = state == LOST ? TAKEN : VERIFIED;
+    assert_int_equal(took, count > 0);
+    if (took) {
+        assert_int_equal(from, first * GRANULE);
+        assert_int_equal(to, (first + count) * GRANULE);
+    }
+}
+
+static void model_differs(struct model *model, unsigned lane)
+{
+    unsigned i = choose(model, MODEL_GRANULES);
+
+    if (model->granules[i].state != VERIFIED || model->granules[i].lane != lane)
+        return;
+    tracker_differs(model->tracker, lane, i * GRANULE + choose(model, 2) * 100);
+    model->granules[i].state = LOST;
+}
+
+static void model_look(struct model *model)
+{
+    unsigned from = choose(model, MODEL_GRANULES), i = from, j;
+    uint64_t until;
+
+    while (i < MODEL_GRANULES && model->granules[i].state != UNTOUCHED)
+        i++;
+    for (j = i; j < MODEL_GRANULES && model->granules[j].state == UNTOUCHED;)
+        j++;
+    assert_int_equal(
+        tracker_skip_begun(model->tracker, from * GRANULE, MODEL_GRANULES * GRANULE, &until),
+        i * GRANULE);
+    assert_int_equal(until, j * GRANULE);
+    for (i = from; i < MODEL_GRANULES && model->granules[i].state >= DURABLE;)
+        i++;
+    assert_int_equal(tracker_durable_from(model->tracker, from * GRANULE), i == MODEL_GRANULES);
+    for (unsigned lane = 0; lane < MODEL_LANES; lane++) {
+        assert_int_equal(tracker_unflushed(model->tracker, lane), bytes_in(model, lane, WRITTEN));
+        assert_int_equal(tracker_lost(model->tracker, lane), bytes_in(model, lane, LOST));
+    }
+}
+
+static void test_model(void **state)
+{
+    (void)state;
+    for (uint32_t seed = 1; seed <= 200; seed++) {
+        struct model model = {.tracker = make(MODEL_GRANULES * GRANULE, MODEL_LANES),
+                              .chance = seed * 2654435761u};
+
+        for (unsigned i = 0; i < MODEL_GRANULES; i++)
+            model.granules[i].lane = MODEL_LANES;
+        for (unsigned step = 0; step < 400; step++) {
+            unsigned lane = choose(&model, MODEL_LANES), what = choose(&model, 12);
+
+            if (what < 6)
+                model_write(&model, lane);
+            else if (what < 8)
+                model_flush(&model, lane);
+            else if (what == 8)
+                model_take(&model, lane, LOST);
+            else if (what == 9 && step % 50 == 0)
+                model_take(&model, lane, DURABLE);
+            else if (what == 10)
+                model_differs(&model, lane);
+            model_look(&model);
+        }
+        tracker_free(model.tracker);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_granule),           cmocka_unit_test(test_written_and_flushed),
-        cmocka_unit_test(test_something_missing), cmocka_unit_test(test_written_during_a_flush),
-        cmocka_unit_test(test_another_epoch),     cmocka_unit_test(test_no_epoch),
-        cmocka_unit_test(test_durable_at_once),   cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_unequal_parts),     cmocka_unit_test(test_many_epochs),
-        cmocka_unit_test(test_lanes_apart),       cmocka_unit_test(test_head_of_a_large_disk),
+        cmocka_unit_test(test_granule),
+        cmocka_unit_test(test_written_and_flushed),
+        cmocka_unit_test(test_something_missing),
+        cmocka_unit_test(test_written_during_a_flush),
+        cmocka_unit_test(test_another_epoch),
+        cmocka_unit_test(test_no_epoch),
+        cmocka_unit_test(test_durable_at_once),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_unequal_parts),
+        cmocka_unit_test(test_many_epochs),
+        cmocka_unit_test(test_parts_of_two_epochs),
+        cmocka_unit_test(test_lanes_apart),
+        cmocka_unit_test(test_head_of_a_large_disk),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_take_lost),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_epochs_make_room),
+        cmocka_unit_test(test_model),
     };
 
     return cmocka_run_group_tests_name("tracker", tests, NULL, NULL);
