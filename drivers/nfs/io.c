@@ -245,6 +245,7 @@ void nfs_io_submit(struct blk_dev *dev, struct blk_req *req)
         break;
     case BLK_ZERO:
     case BLK_EXTENTS:
+    case BLK_DISCARD:
         assert(!"not among the capabilities");
     }
     call(io);

@@ -43,6 +43,8 @@ enum blk_op {
     BLK_ZERO,    /* make the range read as zeros, by the cheapest means the device has */
     BLK_FLUSH,   /* what this device (this clone) acknowledged before is on stable storage after */
     BLK_EXTENTS, /* what lies at [offset, offset + len): fills *extents */
+    BLK_DISCARD, /* the range is not needed any more: may free it. What it reads as then is not known
+                    until EXTENTS tells. -ENOTSUP where nothing can be freed */
 };
 
 enum blk_flags {
@@ -52,9 +54,10 @@ enum blk_flags {
 };
 
 enum blk_kind {
-    BLK_DATA,        /* must be read */
-    BLK_ZEROS,       /* reads as zeros */
-    BLK_UNALLOCATED, /* nothing here: a backing device shows through, or zeros where there is none */
+    BLK_DATA,        /* must be read: whatever is not known to be something else */
+    BLK_ZEROS,       /* reads as zeros, and that is certain */
+    BLK_UNALLOCATED, /* nothing here: a backing device shows through, or zeros where there is none.
+                        For formats; what has no backing device says BLK_ZEROS */
 };
 
 struct blk_extent {
@@ -142,6 +145,12 @@ struct blk_limits {
     uint32_t max_read;  /* longest READ in bytes that the driver wants; multiple of align, > 0 */
     uint32_t max_write; /* longest WRITE likewise */
     uint64_t max_zero;  /* longest ZERO likewise; unused without BLK_CAN_ZERO */
+    uint64_t max_discard; /* longest DISCARD likewise; unused without BLK_CAN_DISCARD */
+    uint64_t unmap_granule; /* bytes that are freed together, a multiple of align; the first such unit
+                               begins at unmap_phase, < unmap_granule. 0: not known, any. ZERO with
+                               BLK_MAY_UNMAP and DISCARD are cut there: a driver gets the flag for
+                               whole units only, and DISCARD of a part of one does nothing */
+    uint64_t unmap_phase;
     uint32_t max_depth; /* requests the driver holds at once; the rest waits in the middle; > 0 */
 };
 
@@ -151,6 +160,8 @@ enum blk_caps {
     BLK_CAN_FUA = 1 << 2,     /* otherwise the middle follows a FUA write with a FLUSH */
     BLK_BARE = 1 << 3,        /* persistent, and has no name that could be switched once all is
                                  written: a LUN, a block device. What is written shows at once. */
+    BLK_CAN_UNMAP = 1 << 4,   /* ZERO with BLK_MAY_UNMAP leaves ranges unallocated; with CAN_ZERO */
+    BLK_CAN_DISCARD = 1 << 5, /* has a DISCARD */
 };
 
 /* What shows that a thing has changed: compared between two looks at it. */
@@ -165,8 +176,10 @@ struct blk_dev {
     struct loop *loop;
     char *name;    /* the endpoint as the user wrote it, secrets redacted */
     uint64_t size; /* bytes, of any multiple; BLK_SIZE_UNKNOWN: a stream */
+    /* Probed once at open. A driver whose device refuses ZERO, EXTENTS or DISCARD after all takes the
+     * capability back, once and for good, so that a caller who asks again sees less. */
     struct blk_limits limits;
-    unsigned caps; /* enum blk_caps, probed once at open */
+    unsigned caps; /* enum blk_caps */
     bool writable;
     uint64_t round_trip; /* ns, the shortest seen while opening; 0: nothing to go through */
     char *identity; /* equal for two devices that are the same thing, whatever the way to it (LUN

@@ -53,7 +53,11 @@ struct blk_driver {
     void (*close)(struct blk_dev *dev);
 
     /* At most limits.max_depth at once -> blk_complete(). The request and its iov array are the
-     * driver's to change; the buffers that iov points to are the caller's. */
+     * driver's to change; the buffers that iov points to are the caller's.
+     * ZERO, EXTENTS and DISCARD come only with the capability. Where the device refuses one after all,
+     * the driver first lowers dev->caps and limits to what is left (ZERO: another means, or none), then
+     * completes it with -ENOTSUP, BLK_FATAL: the middle does it again by what is left, which for ZERO
+     * is writing zeros in the end, for EXTENTS one DATA extent. EXTENTS may answer for a prefix only. */
     void (*submit)(struct blk_dev *dev, struct blk_req *req);
     /* What is in flight completes soon, with -ECANCELED where the outcome is unknown; an open or a
      * recovery in progress reports as ever. May be called more than once. */

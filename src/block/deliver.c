@@ -42,6 +42,8 @@ static const char *op_name(enum blk_op op)
         return "flushing";
     case BLK_EXTENTS:
         return "asking for the extents of";
+    case BLK_DISCARD:
+        return "discarding";
     }
     return "?";
 }

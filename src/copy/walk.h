@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A walk over a device's extents: what lies at an offset, and up to where. It asks ahead of whoever
+ * walks, so that the copy seldom waits for an answer; with a bounded list, whatever the image.
+ *
+ * Of kinds there are two here: data, and what reads as zeros. Neighbours of one kind are one run.
+ */
+#ifndef LUNFERRY_WALK_H
+#define LUNFERRY_WALK_H
+
+#include <lunferry/block.h>
+
+struct walk_run {
+    uint64_t offset, end;
+    bool zeros;
+};
+
+struct walk {
+    /* Set by the owner. */
+    struct blk_dev *dev;
+    uint64_t merge; /* zeros shorter than this between data are data: a request of their own costs more
+                       than their bytes; 0: every run as it is */
+    void (*ready)(struct walk *walk); /* from the loop: more is known, or `error` is set */
+    void *opaque;
+
+    struct blk_error error; /* code 0: none. Nothing more will be known */
+
+    /* private */
+    struct walk_run *runs; /* a ring */
+    unsigned first, count;
+    uint64_t asked, end; /* what is known, or on its way, ends at `asked`; nobody wants to know beyond `end` */
+    bool waiting;        /* a request is on its way */
+    bool stale;          /* whose answer nobody wants any more */
+    struct blk_req req;
+    struct blk_extents extents;
+};
+
+/* Allocates. 0 or -ENOMEM. */
+int walk_init(struct walk *walk);
+/* Nothing may be on its way: see walk_stop(). */
+void walk_release(struct walk *walk);
+
+/* Begins, anew or for the first time: [from, end) will be walked over. */
+void walk_over(struct walk *walk, uint64_t from, uint64_t end);
+/* Is something on its way? Then the device's requests have to end first; ready() is called then. */
+bool walk_is_busy(const struct walk *walk);
+
+/*
+ * What lies at `offset`, which lies in what walk_over() named and never goes back. True: *run holds it;
+ * it begins at `offset` and ends where the other kind begins, or where no more is known yet, or at the
+ * end. False: not known yet, ready() will be called; or `error` is set.
+ */
+bool walk_at(struct walk *walk, uint64_t offset, struct walk_run *run);
+
+#endif
