@@ -4,6 +4,12 @@
  * walks, so that the copy seldom waits for an answer; with a bounded list, whatever the image.
  *
  * Of kinds there are two here: data, and what reads as zeros. Neighbours of one kind are one run.
+ *
+ * With `merge`, what a byte counts as depends on the device and on the range that is walked over, not
+ * on how the device cuts its answers: a stretch of zeros, as far as it lies in the range, is zeros if it
+ * is `merge` bytes long or is all of the range, and otherwise data. So zeros at the border of
+ * what is known are kept back until there are enough of them, or until what follows is known. Only
+ * where walk_at() ends a run before the kind changes depends on the answers.
  */
 #ifndef LUNFERRY_WALK_H
 #define LUNFERRY_WALK_H
@@ -18,9 +24,12 @@ struct walk_run {
 struct walk {
     /* Set by the owner. */
     struct blk_dev *dev;
-    uint64_t merge; /* zeros shorter than this between data are data: a request of their own costs more
-                       than their bytes; 0: every run as it is */
-    void (*ready)(struct walk *walk); /* from the loop: more is known, or `error` is set */
+    /* Zeros shorter than this between data are data: a request of their own costs more than their
+     * bytes. 0: every run as it is. */
+    uint64_t merge;
+    /* From the loop, after every request: more is known, or `error` is set, or what walk_stop() left on
+     * its way is in. May release the walk. */
+    void (*ready)(struct walk *walk);
     void *opaque;
 
     struct blk_error error; /* code 0: none. Nothing more will be known */
@@ -28,9 +37,9 @@ struct walk {
     /* private */
     struct walk_run *runs; /* a ring */
     unsigned first, count;
-    uint64_t asked, end; /* what is known, or on its way, ends at `asked`; nobody wants to know beyond `end` */
-    bool waiting;        /* a request is on its way */
-    bool stale;          /* whose answer nobody wants any more */
+    uint64_t from, known, end; /* [from, end) is walked over; [from, known) has been answered */
+    bool waiting;              /* a request is on its way */
+    bool stale;                /* whose answer nobody wants any more */
     struct blk_req req;
     struct blk_extents extents;
 };
@@ -40,8 +49,10 @@ int walk_init(struct walk *walk);
 /* Nothing may be on its way: see walk_stop(). */
 void walk_release(struct walk *walk);
 
-/* Begins, anew or for the first time: [from, end) will be walked over. */
+/* Begins, anew or for the first time: [from, end) will be walked over. Clears `error`. */
 void walk_over(struct walk *walk, uint64_t from, uint64_t end);
+/* Nothing more is asked for, and nothing is known any more; walk_over() may follow. */
+void walk_stop(struct walk *walk);
 /* Is something on its way? Then the device's requests have to end first; ready() is called then. */
 bool walk_is_busy(const struct walk *walk);
 
