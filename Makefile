@@ -46,7 +46,7 @@ CLI_OBJECTS := $(CLI_SOURCES:%.c=$(BUILD)/obj/%.o)
 UNIT_HELPER_OBJECTS := $(UNIT_HELPERS:%.c=$(BUILD)/obj/%.o)
 UNIT_TESTS := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
 FORMATTED := $(wildcard include/*/*.h src/*/*.[ch] drivers/*.[ch] drivers/*/*.[ch] \
-                        tests/unit/*.[ch] tests/servers/*.[ch])
+                        tests/unit/*.[ch] tests/servers/*.[ch] tests/bench/*.[ch])
 SCRIPTS := $(wildcard scripts/* tests/run tests/lab tests/*.sh tests/e2e/*.sh tests/bench/*.sh .ci/run)
 
 .PHONY: all
@@ -78,6 +78,11 @@ $(BUILD)/tests/relay: $(BUILD)/obj/tests/servers/relay.o
 	@mkdir -p $(@D)
 	$(call say,LD)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^
+
+$(BUILD)/tests/bench_%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/liblunferry.a
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS)
 
 # Objects are kept, however they came to be made.
 .SECONDARY:
@@ -115,7 +120,7 @@ check-sanitize:
 	$(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread OPT='-O1 -g' check
 
 .PHONY: bench
-bench: all $(BUILD)/tests/relay | bench-tools test-tools
+bench: all $(BUILD)/tests/relay $(BUILD)/tests/bench_zeros | bench-tools test-tools
 	BUILD=$(BUILD) tests/bench/run $(BENCH)
 
 .PHONY: lint check-layers format
