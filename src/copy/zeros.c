@@ -8,16 +8,20 @@
 
 #define BLOCK 512
 
-/* A loop over bytes, of constant length and without a way out in the middle: of that even gcc -O2 makes
- * vector instructions, which takes neither a loop whose rest would have to be done apart, nor one over
- * words that are copied out. */
+/* Sixteen bytes of any alignment: a register of x86-64 and of arm64. The type says so to gcc and clang
+ * alike; of a loop over bytes or words each makes good instructions in forms that the other does not. */
+typedef uint64_t vector __attribute__((vector_size(16), aligned(1), may_alias));
+
+/* Without a way out in the middle, which would cost more than it saves; four at a time, because gcc -O2
+ * unrolls nothing. */
 static bool block_is_zero(const unsigned char *bytes)
 {
-    unsigned char any = 0;
+    const vector *at = (const void *)bytes, *end = (const void *)(bytes + BLOCK);
+    vector any = {0, 0};
 
-    for (size_t i = 0; i < BLOCK; i++)
-        any |= bytes[i];
-    return any == 0;
+    for (; at < end; at += 4)
+        any |= (at[0] | at[1]) | (at[2] | at[3]);
+    return (any[0] | any[1]) == 0;
 }
 
 static bool begins_with_data(const unsigned char *bytes, size_t len)
