@@ -175,7 +175,7 @@ static char letter(const struct fake_op *op)
     case FAKE_RECOVER:
         return 'r';
     case FAKE_REQ:
-        return "RWZFE"[op->req->op];
+        return "RWZFED"[op->req->op];
     default:
         return '?';
     }

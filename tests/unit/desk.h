@@ -60,7 +60,7 @@ void desk_one(struct desk *desk);
 void desk_until(struct desk *desk, unsigned *done);
 void desk_check_text(const char *text, const char *part);
 /* The kinds of what is pending, in their order, as letters: R(EAD) W(RITE) Z(ERO) F(LUSH) E(XTENTS)
- * and r(ecover) o(pen) c(lose) s(ize) m(etadata) p(ersistent reservation). */
+ * D(ISCARD) and r(ecover) o(pen) c(lose) s(ize) m(etadata) p(ersistent reservation). */
 void desk_check_pending(struct desk *desk, const char *letters);
 /* After that much time. */
 void desk_advance(struct desk *desk, uint64_t ns);

@@ -261,9 +261,11 @@ void fake_disk_init(struct fake_disk *disk, struct fake *fake, uint64_t size, ui
         .max_read = GIB,
         .max_write = GIB,
         .max_zero = GIB,
+        .max_discard = GIB,
         .max_depth = 64,
     };
     disk->ascending_from = UINT64_MAX;
+    pthread_mutex_init(&disk->lock, NULL);
     allocate(disk);
 }
 
@@ -271,7 +273,12 @@ void fake_disk_release(struct fake_disk *disk)
 {
     free(disk->written);
     free(disk->durable);
+    free(disk->extents);
+    free(disk->commands);
     disk->written = disk->durable = NULL;
+    disk->extents = NULL;
+    disk->commands = NULL;
+    pthread_mutex_destroy(&disk->lock);
 }
 
 uint64_t fake_disk_index(const struct fake_disk *disk, uint64_t offset)
@@ -284,30 +291,35 @@ void fake_disk_fill(struct fake_disk *disk, uint32_t seed)
     for (uint64_t i = 0; i < compact_size(disk); i++)
         disk->written[i] = (unsigned char)((((uint32_t)i + seed) * 2654435761u >> 23) | 1);
     memcpy(disk->durable, disk->written, compact_size(disk));
+    fake_space_correct(disk);
 }
 
 void fake_disk_copy(struct fake_disk *disk, const struct fake_disk *from)
 {
     memcpy(disk->written, from->durable, compact_size(disk));
     memcpy(disk->durable, from->durable, compact_size(disk));
+    fake_space_correct(disk);
 }
 
 void fake_disk_restart(struct fake_disk *disk)
 {
     memcpy(disk->written, disk->durable, compact_size(disk));
+    fake_space_correct(disk);
     disk->epoch++;
 }
 
 void fake_disk_resize(struct fake_disk *disk, uint64_t size)
 {
-    struct fake_disk old = *disk;
+    unsigned char *written = disk->written, *durable = disk->durable;
     uint64_t kept = min_u64(size, disk->size);
 
+    fake_space_resize(disk, size);
     disk->size = size;
     allocate(disk);
-    memcpy(disk->written, old.written, fake_disk_index(disk, kept));
-    memcpy(disk->durable, old.durable, fake_disk_index(disk, kept));
-    fake_disk_release(&old);
+    memcpy(disk->written, written, fake_disk_index(disk, kept));
+    memcpy(disk->durable, durable, fake_disk_index(disk, kept));
+    free(written);
+    free(durable);
 }
 
 bool fake_disk_holds(const struct fake_disk *disk, const struct fake_disk *source, uint64_t from,

@@ -21,6 +21,11 @@
  * nothing after a cancel, nothing beside a recovery), and fail the test. Of a request that they give
  * back they leave the iov array in shreds, which is theirs to change.
  *
+ * A disk knows what lies where (EXTENTS): data all over, until the test says otherwise with
+ * fake_disk_set(). WRITE makes data; ZERO makes data too, which are zeros, and with BLK_MAY_UNMAP what
+ * reads as zeros and is none; so does DISCARD. A file that is made longer grows zeros. What of this a device
+ * is capable of say `caps` and `limits`, and what it turns out not to be capable of `refuses`.
+ *
  * Schemes: "fake" (a disk; no resize), "single" (the same, cannot be cloned), "full" (a disk that
  * can be resized, finished and reserved), "fakefs" (a directory of files). fake_dev.c stands in for src/block/registry.c and knows the real drivers too.
  */
@@ -34,6 +39,7 @@
 
 #include <cmocka.h>
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -67,10 +73,23 @@ struct fake_op {
     uint64_t size;            /* RESIZE */
     uint64_t key;             /* RESERVE */
     uint64_t covers;          /* FLUSH: how many of the device's writes had completed */
+    unsigned refusals;        /* ZERO: how many there had been */
     struct fake_store *store; /* the others */
     struct store_req *store_req;
     bool cancelled;
     bool lost, lost_applies; /* its session was, after it was submitted */
+};
+
+struct fake_extent {
+    uint64_t offset, len;
+    enum blk_kind kind;
+};
+
+/* What a driver was given. */
+struct fake_command {
+    enum blk_op op;
+    unsigned flags;
+    uint64_t offset, len;
 };
 
 /* A disk's own bytes, or a file's. Limits and caps are those of the devices that open it. */
@@ -104,6 +123,25 @@ struct fake_disk {
     uint64_t next_write;   /* where the last of these ended */
     uint64_t bytes_asked;  /* for by READs, added up */
     uint64_t bytes_landed; /* by WRITEs, added up */
+    /* How EXTENTS answers: in extents that end at multiples of `extents_cut`, although the next is of
+     * the same kind; for `extents_reach` bytes at most; with `extents_most` extents at most. 0: no
+     * such limit. The answer has always the first byte. */
+    uint64_t extents_cut, extents_reach;
+    size_t extents_most;
+    bool zero_durable;      /* every ZERO is durable when done */
+    bool discard_scrambles; /* what was discarded reads as other bytes, and is data */
+    /* The capabilities of these that turn out not to be there when they are made use of (each device finds out
+     * for itself): CAN_ZERO by a ZERO, CAN_UNMAP by one with BLK_MAY_UNMAP, CAN_EXTENTS, CAN_DISCARD.
+     * The first `refuse_after` requests that make use of one are served. */
+    unsigned refuses, refuse_after;
+    uint64_t
+        zero_left; /* where ZERO is refused: there is another means, which is not refused and has
+                           this max_zero; 0: there is none */
+    pthread_mutex_t lock;        /* what follows; in automatic worlds lanes share it */
+    struct fake_extent *extents; /* ascending, all of the disk; neighbours differ. NULL: data */
+    size_t extent_count;
+    struct fake_command *commands; /* while logging: what the drivers were given, in that order */
+    size_t command_count, command_capacity;
     bool logging;
     char log[8192]; /* "WRITE 0+4096 FUA\n"...: what the drivers were given, in that order */
 };
@@ -210,6 +248,14 @@ bool fake_disk_holds(const struct fake_disk *disk, const struct fake_disk *sourc
 /* Is there any place in [from, to) where this disk, durably or not, has what `source` has? */
 bool fake_disk_resembles(const struct fake_disk *disk, const struct fake_disk *source,
                          uint64_t from, uint64_t to);
+/* From now on [offset, offset + len) is of that kind. What is not data becomes zeros, durably. */
+void fake_disk_set(struct fake_disk *disk, uint64_t offset, uint64_t len, enum blk_kind kind);
+/* Is all of [offset, offset + len) of that kind? */
+bool fake_disk_is(struct fake_disk *disk, uint64_t offset, uint64_t len, enum blk_kind kind);
+/* While disk->logging: what the drivers were given since the last call, on one line, as
+ * "READ 0+512k; ZERO 1M+64k unmap; WRITE 3+5 fua; FLUSH; EXTENTS 0+1G; DISCARD 64k+4k". Fails the test
+ * where it is anything else. */
+void fake_disk_check_commands(struct fake_disk *disk, const char *expected);
 /* The compact index of a byte that exists, for looking into written and durable. */
 uint64_t fake_disk_index(const struct fake_disk *disk, uint64_t offset);
 

@@ -36,9 +36,11 @@ struct fake_dev {
     bool counted;       /* in disk->open */
     unsigned in_flight; /* requests, tasks */
     bool recovering;
-    unsigned session; /* of the disk; another one: it is away */
-    uint64_t epochs;  /* that ended with a session of this device's own */
-    uint64_t landed;  /* WRITEs and ZEROs that have completed */
+    unsigned session;  /* of the disk; another one: it is away */
+    uint64_t epochs;   /* that ended with a session of this device's own */
+    uint64_t landed;   /* WRITEs, ZEROs and DISCARDs that have completed */
+    unsigned served;   /* requests that made use of what the disk refuses later */
+    unsigned refusals; /* of ZERO */
     struct landing *landings;
     size_t landing_count, landing_capacity;
 };
@@ -189,21 +191,6 @@ static uint64_t epoch_of(const struct fake_dev *dev)
 
 /* ---- What drivers are promised ---------------------------------------------------------------- */
 
-static void log_request(struct fake_disk *disk, const struct blk_req *req)
-{
-    static const char *const names[] = {"READ", "WRITE", "ZERO", "FLUSH", "EXTENTS"};
-    size_t at = strlen(disk->log);
-
-    if (!disk->logging)
-        return;
-    if (req->op == BLK_FLUSH)
-        snprintf(disk->log + at, sizeof(disk->log) - at, "FLUSH\n");
-    else
-        snprintf(disk->log + at, sizeof(disk->log) - at, "%s %" PRIu64 "+%" PRIu64 "%s%s\n",
-                 names[req->op], req->offset, req->len, req->flags & BLK_FUA ? " FUA" : "",
-                 req->flags & BLK_MAY_UNMAP ? " UNMAP" : "");
-}
-
 static void check_buffers(const struct fake_dev *dev, const struct blk_req *req)
 {
     uint64_t sum = 0;
@@ -221,7 +208,8 @@ static void check_range(const struct fake_dev *dev, const struct blk_req *req)
     uint64_t end = req->offset + req->len;
     uint64_t max = req->op == BLK_READ    ? limits->max_read
                    : req->op == BLK_WRITE ? limits->max_write
-                                          : limits->max_zero;
+                   : req->op == BLK_ZERO  ? limits->max_zero
+                                          : limits->max_discard;
 
     must(dev->fake, req->len > 0 && req->len <= dev->dev.size && end <= dev->dev.size);
     if (req->op == BLK_EXTENTS)
@@ -229,12 +217,28 @@ static void check_range(const struct fake_dev *dev, const struct blk_req *req)
     must(dev->fake, req->len <= max);
     must(dev->fake, req->offset % limits->align == 0);
     must(dev->fake, req->len % limits->align == 0 || end == dev->dev.size);
+    if ((req->op == BLK_DISCARD || (req->flags & BLK_MAY_UNMAP)) && limits->unmap_granule > 0) {
+        must(dev->fake, req->offset >= limits->unmap_phase);
+        must(dev->fake, (req->offset - limits->unmap_phase) % limits->unmap_granule == 0);
+        must(dev->fake, req->len % limits->unmap_granule == 0);
+    }
     check_buffers(dev, req);
 }
 
 static bool is_writing(const struct blk_req *req)
 {
-    return req->op == BLK_WRITE || req->op == BLK_ZERO;
+    return req->op == BLK_WRITE || req->op == BLK_ZERO || req->op == BLK_DISCARD;
+}
+
+static void check_capable(const struct fake_dev *dev, const struct blk_req *req)
+{
+    unsigned caps = dev->dev.caps;
+
+    must(dev->fake, dev->dev.writable || !is_writing(req));
+    must(dev->fake, req->op != BLK_ZERO || (caps & BLK_CAN_ZERO));
+    must(dev->fake, req->op != BLK_EXTENTS || (caps & BLK_CAN_EXTENTS));
+    must(dev->fake, req->op != BLK_DISCARD || (caps & BLK_CAN_DISCARD));
+    must(dev->fake, !(req->flags & BLK_FUA) || (caps & BLK_CAN_FUA));
 }
 
 /* No other write that overlaps this one (a READ may share a block with one), and the order that was
@@ -270,19 +274,17 @@ static void fake_submit(struct blk_dev *blk_dev, struct blk_req *req)
         .dev = dev,
         .req = req,
         .covers = dev->landed,
+        .refusals = dev->refusals,
     };
 
     must(dev->fake, dev->state == DEV_OPEN && !dev->recovering);
     must(dev->fake, ++dev->in_flight <= blk_dev->limits.max_depth);
     if (req->op != BLK_FLUSH)
         check_range(dev, req);
-    must(dev->fake, blk_dev->writable || !is_writing(req));
-    must(dev->fake, req->op != BLK_ZERO || (blk_dev->caps & BLK_CAN_ZERO));
-    must(dev->fake, req->op != BLK_EXTENTS || (blk_dev->caps & BLK_CAN_EXTENTS));
-    must(dev->fake, !(req->flags & BLK_FUA) || (blk_dev->caps & BLK_CAN_FUA));
+    check_capable(dev, req);
     if (!dev->fake->automatic && req->op != BLK_FLUSH)
         check_others(dev, req);
-    log_request(dev->disk, req);
+    fake_space_log(dev->disk, req);
     fake_add(dev->fake, &op);
 }
 
@@ -399,6 +401,8 @@ static void land(struct fake_dev *dev, struct blk_req *req)
 {
     struct fake_disk *disk = dev->disk;
     uint64_t end = req->offset + req->len, run;
+    bool scrambles = req->op == BLK_DISCARD && disk->discard_scrambles;
+    bool frees = !scrambles && (req->op == BLK_DISCARD || (req->flags & BLK_MAY_UNMAP));
 
     for (uint64_t at = req->offset; (run = next_run(disk, &at, end)) > 0; at += run) {
         unsigned char *to = disk->written + fake_disk_index(disk, at);
@@ -406,12 +410,14 @@ static void land(struct fake_dev *dev, struct blk_req *req)
         if (req->op == BLK_WRITE)
             blk_iov_to(req, at - req->offset, to, run);
         else
-            memset(to, 0, run);
+            memset(to, scrambles ? 0xdd : 0, run);
     }
+    fake_space_mark(disk, req->offset, req->len, frees ? BLK_ZEROS : BLK_DATA);
     dev->landed++;
     if (req->op == BLK_WRITE && !dev->fake->automatic)
         disk->bytes_landed += req->len;
-    req->durable = disk->write_through || (req->flags & BLK_FUA);
+    req->durable = disk->write_through || (req->flags & BLK_FUA) ||
+                   (req->op == BLK_ZERO && disk->zero_durable);
     if (req->durable)
         make_durable(disk, req->offset, req->len);
     else
@@ -446,17 +452,6 @@ static void flush(struct fake_dev *dev, const struct fake_op *op)
     op->req->epoch = epoch_of(dev);
 }
 
-static void answer_extents(struct blk_req *req)
-{
-    req->extents->list[0] = (struct blk_extent){
-        .offset = req->offset,
-        .len = req->len,
-        .kind = BLK_UNALLOCATED,
-        .host_offset = BLK_NO_OFFSET,
-    };
-    req->extents->count = 1;
-}
-
 static int medium_error(const struct fake_disk *disk, struct blk_req *req)
 {
     if (req->op != BLK_READ || req->offset >= disk->bad_to ||
@@ -464,6 +459,48 @@ static int medium_error(const struct fake_disk *disk, struct blk_req *req)
         return 0;
     req->bad_offset = req->offset > disk->bad_from ? req->offset : disk->bad_from;
     return blk_error_set_retry(&req->error, EIO, BLK_MEDIUM, "the fake cannot read that");
+}
+
+/* Which of the capabilities a request makes use of. */
+static unsigned needs(const struct blk_req *req)
+{
+    switch (req->op) {
+    case BLK_ZERO:
+        return BLK_CAN_ZERO | (req->flags & BLK_MAY_UNMAP ? BLK_CAN_UNMAP : 0);
+    case BLK_EXTENTS:
+        return BLK_CAN_EXTENTS;
+    case BLK_DISCARD:
+        return BLK_CAN_DISCARD;
+    default:
+        return 0;
+    }
+}
+
+/* What there is to zero with is less than it was. */
+static void lose_zero(struct fake_dev *dev)
+{
+    if (dev->refusals++ > 0 || dev->disk->zero_left == 0) {
+        dev->dev.caps &= ~(unsigned)(BLK_CAN_ZERO | BLK_CAN_UNMAP);
+    } else {
+        dev->dev.caps &= ~(unsigned)BLK_CAN_UNMAP;
+        dev->dev.limits.max_zero = dev->disk->zero_left;
+    }
+}
+
+/* The device finds out that it is not capable of something; or has, since this was submitted. */
+static int refusal(struct fake_dev *dev, const struct fake_op *op)
+{
+    unsigned refused = needs(op->req) & dev->disk->refuses;
+    bool again = dev->disk->zero_left > 0 && op->refusals > 0;
+
+    if (refused == 0 || (op->req->op == BLK_ZERO && again))
+        return 0;
+    if (dev->served++ < dev->disk->refuse_after)
+        return 0;
+    if (op->refusals == dev->refusals && (refused & BLK_CAN_ZERO))
+        lose_zero(dev);
+    dev->dev.caps &= ~(refused & ~(unsigned)BLK_CAN_ZERO);
+    return blk_error_set(&op->req->error, ENOTSUP, "the fake cannot do that after all");
 }
 
 /* The array is the driver's to change. */
@@ -484,6 +521,10 @@ static void complete_req(struct fake *fake, const struct fake_op *op)
     dev->in_flight--;
     if (status == 0)
         status = medium_error(dev->disk, req);
+    if (status == 0)
+        status = refusal(dev, op);
+    if (status == -ENOTSUP && dev->disk->refuses)
+        applies = false;
     if (applies && is_writing(req))
         land(dev, req);
     else if (applies && req->op == BLK_FLUSH)
@@ -491,7 +532,7 @@ static void complete_req(struct fake *fake, const struct fake_op *op)
     else if (status == 0 && req->op == BLK_READ)
         fetch(dev, req);
     else if (status == 0)
-        answer_extents(req);
+        fake_space_answer(dev->disk, req);
     if (status == 0 && req->op == BLK_READ && op->number == fake->fault.number)
         req->got = req->len - 1;
     if (status < 0 && !op->cancelled && fake->fault.bad_offset)

@@ -36,6 +36,16 @@ bool fake_dev_is_on(const struct fake_dev *dev, const struct fake_disk *disk);
 /* Marks what is pending for the device or the store. */
 void fake_cancel(struct fake *fake, const struct fake_dev *dev, const struct fake_store *store);
 
+/* fake_space.c: what lies where, and what was asked. */
+void fake_space_log(struct fake_disk *disk, const struct blk_req *req);
+/* The kind of a range changes, the bytes stay as they are. */
+void fake_space_mark(struct fake_disk *disk, uint64_t offset, uint64_t len, enum blk_kind kind);
+/* The disk's size has changed. */
+void fake_space_resize(struct fake_disk *disk, uint64_t size);
+/* The bytes have changed: what is said to be zeros and is not is data from now on. */
+void fake_space_correct(struct fake_disk *disk);
+void fake_space_answer(struct fake_disk *disk, struct blk_req *req);
+
 void fake_disk_resize(struct fake_disk *disk, uint64_t size);
 
 /* The end of an operation: of a device, of a store. */

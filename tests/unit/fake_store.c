@@ -64,6 +64,15 @@ struct fake_file *fake_fs_make(struct fake_fs *fs, const char *name, uint64_t si
     disk->limits = fs->like.limits;
     disk->caps = fs->like.caps;
     disk->write_through = fs->like.write_through;
+    disk->extents_cut = fs->like.extents_cut;
+    disk->extents_reach = fs->like.extents_reach;
+    disk->extents_most = fs->like.extents_most;
+    disk->zero_durable = fs->like.zero_durable;
+    disk->discard_scrambles = fs->like.discard_scrambles;
+    disk->refuses = fs->like.refuses;
+    disk->refuse_after = fs->like.refuse_after;
+    disk->zero_left = fs->like.zero_left;
+    disk->logging = fs->like.logging;
     disk->in_order = fs->like.in_order;
     disk->epoch_of_session = fs->like.epoch_of_session;
     disk->recover_lost = fs->like.recover_lost;

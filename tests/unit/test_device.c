@@ -97,6 +97,8 @@ static void check_extents(unsigned caps, enum blk_kind kind, const char *log)
 
     desk_init(&desk, 4096);
     desk.disk.caps = caps;
+    if (kind != BLK_DATA)
+        fake_disk_set(&desk.disk, 0, 4096, kind);
     desk_open(&desk, false);
     desk_prepare(&desk, &req, BLK_EXTENTS, 0, 100, NULL, 1000);
     req.req.extents = &extents;
