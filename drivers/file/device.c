@@ -11,40 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <lunferry/units.h>
-
-/* A local disk breaks no promise that it keeps until the next boot: one epoch is enough. */
-#define EPOCH UINT64_C(1)
-
-struct file_dev {
-    struct blk_dev dev;
-    int fd;                 /* through the page cache; -1: not open */
-    int direct_fd;          /* with O_DIRECT; -1: the filesystem has none */
-    bool is_block;          /* a block device, not a regular file */
-    uint32_t logical_block; /* bytes; 0: not known */
-    uint64_t allocated;     /* bytes on disk at the last look */
-    atomic_bool cancelled;  /* helper threads look at it before they begin */
-
-    /* Of open, clone, recover, resize and close, one at a time. */
-    struct loop_work work;
-    int dirfd;                       /* what path is relative to */
-    char *path;                      /* until it is open */
-    bool follow;                     /* a symbolic link */
-    int origin_fd, origin_direct_fd; /* of a clone, while it is being opened */
-    uint64_t new_size;
-    int result; /* 0 or -errno with the sentence */
-    struct blk_error error;
-};
-
-struct file_req {
-    struct loop_work work;
-    struct file_dev *file;
-    struct blk_req *req;
-    struct file_io io;
-    int result; /* 0 or -errno */
-};
 
 static struct file_dev *file_of(struct blk_dev *dev)
 {
@@ -54,11 +24,6 @@ static struct file_dev *file_of(struct blk_dev *dev)
 static struct file_dev *file_of_work(struct loop_work *work)
 {
     return (struct file_dev *)((char *)work - offsetof(struct file_dev, work));
-}
-
-static int no_thread(struct blk_error *error, int status)
-{
-    return blk_error_set(error, -status, "no helper thread could be started");
 }
 
 /* ---- Looking at it, in a helper thread -------------------------------------------------------- */
@@ -181,6 +146,33 @@ static void open_direct(struct file_dev *file, const struct stat *st)
     file->direct_fd = -1;
 }
 
+/* The rest of open and clone: what it can do. */
+static void set_limits(struct file_dev *file)
+{
+    struct blk_dev *dev = &file->dev;
+    char directory[64];
+    struct stat st;
+
+    dev->caps = BLK_CAN_FUA | (file->is_block ? BLK_BARE : 0);
+    dev->limits = (struct blk_limits){
+        .align = 1,
+        .mem_align = 1,
+        .max_read = MIB,
+        .max_write = MIB,
+        .max_depth = 64,
+    };
+    file->in_place = FILE_ZERO_RANGE;
+    if (!file->is_block) {
+        file_range_probe(file);
+    } else if (file->logical_block > 0 && fstat(file->fd, &st) == 0) {
+        /* Its ZERO and DISCARD take whole blocks only. */
+        dev->limits.align = file->logical_block;
+        snprintf(directory, sizeof(directory), "/sys/dev/block/%u:%u", major(st.st_rdev),
+                 minor(st.st_rdev));
+        file_block_probe(dev, directory);
+    }
+}
+
 static void run_open(struct loop_work *work)
 {
     struct file_dev *file = file_of_work(work);
@@ -195,23 +187,13 @@ static void run_open(struct loop_work *work)
         file->result = find_size(file);
     if (file->result < 0)
         return;
+    file->range_fd = file->fd;
     open_direct(file, &st);
+    set_limits(file);
     file->dev.identity = file_identity(file->fd); /* NULL: then nothing is compared */
 }
 
 /* ---- The life of a device --------------------------------------------------------------------- */
-
-static void set_limits(struct blk_dev *dev, bool is_block)
-{
-    dev->caps = BLK_CAN_FUA | (is_block ? BLK_BARE : 0);
-    dev->limits = (struct blk_limits){
-        .align = 1,
-        .mem_align = 1,
-        .max_read = MIB,
-        .max_write = MIB,
-        .max_depth = 64,
-    };
-}
 
 static void open_done(struct loop_work *work)
 {
@@ -219,7 +201,6 @@ static void open_done(struct loop_work *work)
 
     free(file->path);
     file->path = NULL;
-    set_limits(&file->dev, file->is_block);
     if (atomic_load(&file->cancelled))
         blk_opened(&file->dev, -ECANCELED, NULL);
     else
@@ -231,7 +212,7 @@ static void open_file(struct blk_dev *dev, const struct blk_open_args *args)
     struct file_dev *file = file_of(dev);
     int status;
 
-    file->fd = file->direct_fd = -1;
+    file->fd = file->direct_fd = file->range_fd = -1;
     atomic_init(&file->cancelled, false);
     file->follow = args->store == NULL;
     file->dirfd = AT_FDCWD;
@@ -250,7 +231,7 @@ static void open_file(struct blk_dev *dev, const struct blk_open_args *args)
     if (status < 0) {
         free(file->path);
         file->path = NULL;
-        blk_opened(dev, no_thread(&file->error, status), &file->error);
+        blk_opened(dev, file_no_thread(&file->error, status), &file->error);
     }
 }
 
@@ -269,6 +250,15 @@ static int open_again(struct file_dev *file, int origin_fd, int more_flags, int 
     return 0;
 }
 
+static int find_range_fd(struct file_dev *file)
+{
+    file->range_fd = file->fd;
+    if (!file->is_block)
+        return 0;
+    file->range_fd = fcntl(file->origin_range_fd, F_DUPFD_CLOEXEC, 0);
+    return file->range_fd < 0 ? file_error(&file->error, errno) : 0;
+}
+
 static void run_clone(struct loop_work *work)
 {
     struct file_dev *file = file_of_work(work);
@@ -280,7 +270,11 @@ static void run_clone(struct loop_work *work)
     if (file->result == 0 && file->origin_direct_fd >= 0)
         file->result = open_again(file, file->origin_direct_fd, O_DIRECT, &file->direct_fd);
     if (file->result == 0)
+        file->result = find_range_fd(file);
+    if (file->result == 0)
         file->result = find_size(file);
+    if (file->result == 0)
+        set_limits(file);
 }
 
 /*
@@ -288,6 +282,10 @@ static void run_clone(struct loop_work *work)
  * its name. Duplicates of them would do for that, but they share one open file description, and to
  * each of those the kernel reports a writeback error once: one clone's fdatasync() would fail, and
  * another's say that all is well.
+ *
+ * But ZERO and DISCARD of a block device go through a duplicate: before them the kernel drops what the
+ * page cache has of the range, and where somebody else holds the device (O_EXCL), it refuses (EBUSY)
+ * when a page there is not written back yet. Our own origin would be that somebody.
  */
 static void clone_file(struct blk_dev *dev, const struct blk_dev *origin, unsigned number)
 {
@@ -297,17 +295,18 @@ static void clone_file(struct blk_dev *dev, const struct blk_dev *origin, unsign
 
     (void)number;
     atomic_init(&file->cancelled, false);
-    file->fd = file->direct_fd = -1;
+    file->fd = file->direct_fd = file->range_fd = -1;
     file->is_block = from->is_block;
     file->logical_block = from->logical_block;
     file->follow = true; /* what is in /proc/self/fd are links */
     file->origin_fd = from->fd;
     file->origin_direct_fd = from->direct_fd;
+    file->origin_range_fd = from->range_fd;
     file->work.run = run_clone;
     file->work.done = open_done;
     status = loop_offload(dev->loop, &file->work);
     if (status < 0)
-        blk_opened(dev, no_thread(&file->error, status), &file->error);
+        blk_opened(dev, file_no_thread(&file->error, status), &file->error);
 }
 
 /* ---- Closing ---------------------------------------------------------------------------------- */
@@ -317,6 +316,8 @@ static void run_close(struct loop_work *work)
     struct file_dev *file = file_of_work(work);
 
     /* What mattered was flushed before; that close() fails changes nothing. */
+    if (file->range_fd >= 0 && file->range_fd != file->fd)
+        close(file->range_fd);
     if (file->direct_fd >= 0)
         close(file->direct_fd);
     if (file->fd >= 0)
@@ -374,7 +375,7 @@ static void recover_file(struct blk_dev *dev)
     file->work.done = recover_done;
     status = loop_offload(dev->loop, &file->work);
     if (status < 0)
-        blk_recovered(dev, no_thread(&file->error, status), &file->error);
+        blk_recovered(dev, file_no_thread(&file->error, status), &file->error);
 }
 
 /* ---- Resizing --------------------------------------------------------------------------------- */
@@ -421,85 +422,7 @@ static void resize_file(struct blk_dev *dev, uint64_t size)
     file->work.done = resize_done;
     status = loop_offload(dev->loop, &file->work);
     if (status < 0)
-        blk_task_done(dev, no_thread(&file->error, status), &file->error);
-}
-
-/* ---- Requests --------------------------------------------------------------------------------- */
-
-static void run_request(struct loop_work *work)
-{
-    struct file_req *state = (struct file_req *)work;
-    const struct blk_req *req = state->req;
-
-    if (atomic_load(&state->file->cancelled))
-        state->result = -ECANCELED;
-    else if (req->op == BLK_READ)
-        state->result = file_read(&state->io, (req->flags & BLK_FUA) != 0);
-    else if (req->op == BLK_WRITE)
-        state->result = file_write(&state->io, (req->flags & BLK_FUA) != 0);
-    else
-        state->result = fdatasync(state->file->fd) < 0 ? -errno : 0;
-}
-
-static int request_status(const struct file_req *state)
-{
-    struct blk_req *req = state->req;
-    int status = state->result;
-
-    if (status == -ECANCELED)
-        return status;
-    if (status < 0 && req->op == BLK_FLUSH)
-        /* The kernel tells of lost data once. To ask again would be answered with success. */
-        return blk_error_set(&req->error, -status,
-                             "fdatasync: %s; what was written before may be lost",
-                             strerror(-status));
-    if (status < 0) {
-        file_error(&req->error, -status);
-        if (status == -EIO && req->op == BLK_READ)
-            req->error.retry = BLK_MEDIUM;
-        return status;
-    }
-    if (state->io.left > 0)
-        return blk_error_set(&req->error, EIO,
-                             "the file ends at %" PRIu64 " now; when it was opened it had %" PRIu64
-                             " bytes",
-                             state->io.offset, state->file->dev.size);
-    return 0;
-}
-
-static void request_done(struct loop_work *work)
-{
-    struct file_req *state = (struct file_req *)work;
-    struct blk_req *req = state->req;
-
-    req->epoch = EPOCH;
-    req->durable = req->op == BLK_WRITE && (req->flags & BLK_FUA) != 0;
-    blk_complete(req, request_status(state));
-}
-
-static void submit(struct blk_dev *dev, struct blk_req *req)
-{
-    struct file_req *state = blk_req_state(req);
-    int status;
-
-    assert(req->op == BLK_READ || req->op == BLK_WRITE || req->op == BLK_FLUSH);
-    *state = (struct file_req){
-        .work = {.run = run_request, .done = request_done},
-        .file = file_of(dev),
-        .req = req,
-        .io =
-            {
-                .fd = file_of(dev)->fd,
-                .direct_fd = file_of(dev)->direct_fd,
-                .iov = req->iov,
-                .iovcnt = req->iovcnt,
-                .offset = req->offset,
-                .left = req->op == BLK_FLUSH ? 0 : req->len,
-            },
-    };
-    status = loop_offload(dev->loop, &state->work);
-    if (status < 0)
-        blk_complete(req, no_thread(&req->error, status));
+        blk_task_done(dev, file_no_thread(&file->error, status), &file->error);
 }
 
 /* ---- Descriptions ----------------------------------------------------------------------------- */
@@ -517,6 +440,34 @@ static int check(const struct url *url, struct blk_error *error)
     return 0;
 }
 
+static const char *zero_means(const struct file_dev *file)
+{
+    unsigned caps = file->dev.caps;
+
+    if (!(caps & BLK_CAN_ZERO))
+        return "written";
+    if (caps & BLK_CAN_UNMAP)
+        return file->is_block ? "by the disk, which may unmap them" : "holes";
+    return file->is_block ? "by the disk" : "by the filesystem, allocated";
+}
+
+static void describe_ranges(const struct file_dev *file, struct blk_report *report)
+{
+    const struct blk_limits *limits = &file->dev.limits;
+    unsigned caps = file->dev.caps;
+    char text[UNITS_TEXT];
+
+    blk_report_fact(report, "extents", "extents", "%s",
+                    caps & BLK_CAN_EXTENTS ? "told by the filesystem" : "not known: all is data");
+    /* A filesystem that has no means may say so only when it is asked to use them. */
+    blk_report_fact(report, "zeros", "zeros are made", "%s", zero_means(file));
+    blk_report_fact(report, "discard", "discard", "%s", caps & BLK_CAN_DISCARD ? "yes" : "no");
+    if (limits->unmap_granule > 0)
+        blk_report_fact(report, "unmap-granularity", "unmapped in units of",
+                        "%" PRIu64 " bytes (%s), the first one at %" PRIu64, limits->unmap_granule,
+                        units_size(text, limits->unmap_granule), limits->unmap_phase);
+}
+
 static void describe(struct blk_dev *dev, struct blk_report *report)
 {
     const struct file_dev *file = file_of(dev);
@@ -524,8 +475,10 @@ static void describe(struct blk_dev *dev, struct blk_report *report)
 
     blk_report_fact(report, "type", "type", "%s", file->is_block ? "block device" : "regular file");
     if (!file->is_block)
-        blk_report_fact(report, "allocated", "allocated", "%" PRIu64 " bytes (%s)", file->allocated,
-                        units_size(text, file->allocated));
+        blk_report_fact(report, "allocated", "allocated", "%" PRIu64 " bytes (%s)%s",
+                        file->allocated, units_size(text, file->allocated),
+                        file->allocated < dev->size ? ", less than its size: sparse" : "");
+    describe_ranges(file, report);
     blk_report_fact(report, "direct-io", "direct I/O", "%s", file->direct_fd >= 0 ? "yes" : "no");
     if (file->logical_block > 0)
         blk_report_fact(report, "logical-block-size", "logical block size", "%" PRIu32,
@@ -543,7 +496,7 @@ const struct blk_driver file_driver = {
     .clone = clone_file,
     .recover = recover_file,
     .close = close_file,
-    .submit = submit,
+    .submit = file_submit,
     .cancel_all = cancel_all,
     .resize = resize_file,
     .describe = describe,

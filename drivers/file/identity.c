@@ -69,7 +69,7 @@ static bool read_line(const char *directory, const char *name, char *line, size_
     return line[0] != '\0';
 }
 
-static bool read_number(const char *directory, const char *name, uint64_t *number)
+bool file_sysfs_number(const char *directory, const char *name, uint64_t *number)
 {
     char digits[24], *end;
 
@@ -91,12 +91,19 @@ static bool find_name(const char *directory, char name[NAME])
     return false;
 }
 
+bool file_is_partition(const char *directory)
+{
+    uint64_t number;
+
+    return file_sysfs_number(directory, "partition", &number);
+}
+
 char *file_disk_identity(const char *directory, const char *otherwise)
 {
     char disk[512], name[NAME], *identity;
     uint64_t number, start;
-    bool partition =
-        read_number(directory, "partition", &number) && read_number(directory, "start", &start);
+    bool partition = file_sysfs_number(directory, "partition", &number) &&
+                     file_sysfs_number(directory, "start", &start);
     int len = snprintf(disk, sizeof(disk), "%s%s", directory, partition ? "/.." : "");
     const char *of = len < (int)sizeof(disk) && find_name(disk, name) ? name : otherwise;
 
