@@ -483,7 +483,10 @@ static void test_describe(void **state)
     assert_int_equal(truncate(path, 1536), 0);
     dev = ground_open(ground, "disk", false);
     blk_describe(dev, &facts.report);
-    assert_non_null(strstr(facts.text, "type=regular file\nallocated=0 bytes (0 B)\ndirect-io="));
+    assert_non_null(strstr(facts.text, "type=regular file\n"
+                                       "allocated=0 bytes (0 B), less than its size: sparse\n"
+                                       "extents=told by the filesystem\n"
+                                       "zeros=holes\ndiscard=yes\ndirect-io="));
     ground_close(ground, dev);
     free(path);
 }
