@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The copy engine: one job copies one source device to a target.
+ * The copy engine: one job copies one source device, or several in a row, to a target.
  *
  * A job goes through phases, in one direction: it opens both ends, checks that they fit and that
  * nothing is overwritten unasked, prepares the target (a temporary file, or a blanked head), copies
@@ -19,16 +19,27 @@
 struct copy_job;
 
 struct copy_options {
-    const struct url *source, *target; /* accepted by blk_check_url() */
-    unsigned depth; /* slots per lane: chunks between the start of their read and the end of
+    const struct url *sources; /* accepted by blk_check_url(), as `target` is */
+    unsigned source_count;     /* 1 to COPY_MAX_SOURCES: they make one image, in this order */
+    const struct url *target;
+    uint64_t source_offset,
+        source_len;         /* bytes of the only source that are the image; len 0: all */
+    uint64_t target_offset; /* bytes: the image begins there, on what exists; then it has no head */
+    unsigned depth;         /* slots per lane: chunks between the start of their read and the end of
                             their write; 1 to COPY_MAX_DEPTH; 0: from the round trips that were
                             measured while opening */
-    unsigned lanes; /* 1 to COPY_MAX_LANES; 1 with in_order */
-    uint32_t chunk; /* bytes that one slot moves; a multiple of 4096, at most COPY_MAX_CHUNK */
-    bool in_order;  /* a write starts when all before it are complete */
-    bool in_place;  /* write into the file that is there instead of publishing a new one */
-    bool overwrite; /* replace what the target holds */
-    bool sync;      /* every write is durable before it counts as done */
+    unsigned lanes;         /* 1 to COPY_MAX_LANES; 1 with in_order */
+    uint32_t chunk;      /* bytes that one slot moves; a multiple of 4096, at most COPY_MAX_CHUNK */
+    bool in_order;       /* a write starts when all before it are complete */
+    bool in_place;       /* write into the file that is there instead of publishing a new one */
+    bool overwrite;      /* replace what the target holds */
+    uint32_t zero_unit;  /* bytes: so many zeros, aligned, that are found in data are not written as
+                            data; 0: everything is written, zeros too */
+    bool target_is_zero; /* the user's word: what is not written reads as zeros already */
+    bool zero_tail;      /* what lies behind the image, to the end of what exists, becomes zero */
+    bool discard;        /* the target is unmapped before it is written */
+    bool dry_run;        /* only finds out what would be done */
+    bool sync;           /* every write is durable before it counts as done */
     uint64_t flush_bytes; /* FLUSH after so many bytes written at the latest; 0: as it pays */
     bool verify;     /* read the target back; `chunk` is then a multiple of COPY_VERIFY_CHUNK */
     bool salvage;    /* zeros take the place of what the source's medium has lost */
@@ -52,12 +63,14 @@ struct copy_options {
     void *opaque;
 };
 
-#define COPY_MAX_DEPTH 1024
-#define COPY_MAX_LANES 64
-#define COPY_MAX_CHUNK (16u << 20)
+#define COPY_MAX_DEPTH   1024
+#define COPY_MAX_LANES   64
+#define COPY_MAX_SOURCES 1024
+#define COPY_MAX_CHUNK   (16u << 20)
 
-#define COPY_DEFAULT_CHUNK (512u << 10)
-#define COPY_VERIFY_CHUNK  (256u << 10)
+#define COPY_DEFAULT_CHUNK     (512u << 10)
+#define COPY_VERIFY_CHUNK      (256u << 10)
+#define COPY_DEFAULT_ZERO_UNIT 4096u
 
 enum copy_phase {
     COPY_OPENING,
@@ -71,10 +84,24 @@ enum copy_phase {
 
 struct copy_progress {
     enum copy_phase phase;
-    uint64_t total;            /* bytes to copy; 0 until both ends are open */
-    uint64_t done;             /* bytes written and acknowledged, and not lost again */
-    uint64_t verified;         /* bytes read back, with verify */
-    unsigned reading, writing; /* requests in flight on each side, all lanes */
+    uint64_t total;      /* bytes to copy; 0 until both ends are open */
+    uint64_t done;       /* bytes written and acknowledged, and not lost again */
+    uint64_t data_total; /* bytes that the source knows to be data; 0: it does not, or not yet */
+    uint64_t data_done;  /* of them */
+    uint64_t moved, zeroed, skipped; /* bytes written as data, made zero, and zero already */
+    uint64_t verified;               /* bytes read back, with verify */
+    unsigned reading, writing;       /* requests in flight on each side, all lanes */
+};
+
+/* What a copy would do, as far as both ends tell without reading: zeros that are found in data only when
+ * it is read count as data here. */
+struct copy_estimate {
+    uint64_t size;            /* bytes of the image, and of the tail where that becomes zero */
+    uint64_t data;            /* bytes to be read and written */
+    uint64_t zeroed, skipped; /* bytes to be made zero; that are zero already */
+    uint64_t reads, writes,
+        zeros; /* requests, in chunks and in the longest ZERO that the target takes */
+    bool source_tells, target_tells; /* where data is; otherwise all of it counts as data */
 };
 
 struct copy_result {
@@ -83,15 +110,18 @@ struct copy_result {
     bool touched;           /* the target was written to, or may have been */
     bool kept;              /* what has the target's name, or that nothing has, did not change */
     bool resumable;         /* what there is so far is kept, and on record: resume goes on */
-    uint64_t bytes;         /* copied by this run */
-    uint64_t resumed;       /* that were there from an earlier one */
-    unsigned losses;        /* of sessions, that were built anew */
-    uint64_t repeated;      /* requests */
-    uint64_t lost;          /* bytes that were copied again, for the server had lost them */
-    unsigned mended;        /* granules that read back differently and were copied again */
-    uint64_t bad;           /* bytes that could not be read, with salvage */
-    unsigned depth;         /* slots per lane */
-    uint64_t buffer_bytes;  /* lanes x slots x chunk: what the job allocated for data */
+    uint64_t bytes;         /* copied by this run: */
+    uint64_t moved, zeroed, skipped; /* written as data, made zero, zero already; what had to be
+                                        copied again counts again */
+    uint64_t resumed;                /* that were there from an earlier one */
+    unsigned losses;                 /* of sessions, that were built anew */
+    uint64_t repeated;               /* requests */
+    uint64_t lost;                 /* bytes that were copied again, for the server had lost them */
+    unsigned mended;               /* granules that read back differently and were copied again */
+    uint64_t bad;                  /* bytes that could not be read, with salvage */
+    unsigned depth;                /* slots per lane */
+    uint64_t buffer_bytes;         /* lanes x slots x chunk: what the job allocated for data */
+    struct copy_estimate estimate; /* with dry_run */
 };
 
 /* Starts a job. The options are copied, what they point to outlives the job. NULL: out of memory.

@@ -7,6 +7,8 @@
 
 #include <lunferry/units.h>
 
+#include "zeros.h"
+
 #define WORDS (DIGEST_SIZE / sizeof(uint64_t))
 
 struct sum {
@@ -67,6 +69,8 @@ static void add_block(struct sum *sum, struct digest *digest, uint64_t offset,
     uint64_t place = offset / DIGESTS_BLOCK, words[WORDS], carry = 0;
     uint8_t result[DIGEST_SIZE];
 
+    if (zeros_only(bytes, len))
+        return;
     digest_begin(digest);
     digest_add(digest, &place, sizeof(place));
     digest_add(digest, bytes, len);
@@ -81,17 +85,28 @@ static void add_block(struct sum *sum, struct digest *digest, uint64_t offset,
     }
 }
 
+/* One block more of those that were taken; its granule. */
+static uint64_t count_taken(struct digests *digests, uint64_t offset)
+{
+    uint64_t granule = offset / digests->granule;
+
+    assert(digests->states[granule].taken < blocks_of(digests, granule));
+    digests->states[granule].taken++;
+    return granule;
+}
+
 void digests_take(struct digests *digests, struct digest *digest, uint64_t offset,
                   const unsigned char *bytes, uint64_t len)
 {
-    for (uint64_t done = 0; done < len; done += DIGESTS_BLOCK) {
-        uint64_t granule = (offset + done) / digests->granule;
+    for (uint64_t done = 0; done < len; done += DIGESTS_BLOCK)
+        add_block(&digests->taken[count_taken(digests, offset + done)], digest, offset + done,
+                  bytes + done, min_u64(len - done, DIGESTS_BLOCK));
+}
 
-        assert(digests->states[granule].taken < blocks_of(digests, granule));
-        digests->states[granule].taken++;
-        add_block(&digests->taken[granule], digest, offset + done, bytes + done,
-                  min_u64(len - done, DIGESTS_BLOCK));
-    }
+void digests_take_zeros(struct digests *digests, uint64_t offset, uint64_t len)
+{
+    for (uint64_t done = 0; done < len; done += DIGESTS_BLOCK)
+        count_taken(digests, offset + done);
 }
 
 bool digests_known(const struct digests *digests, uint64_t offset, uint64_t len)
@@ -127,16 +142,29 @@ static void complete(struct digests *digests, uint64_t granule,
     differs(opaque, granule * digests->granule, again);
 }
 
+static void count_checked(struct digests *digests, uint64_t offset,
+                          void (*differs)(void *opaque, uint64_t offset, bool again), void *opaque)
+{
+    uint64_t granule = offset / digests->granule;
+
+    if (++digests->states[granule].checked == blocks_of(digests, granule))
+        complete(digests, granule, differs, opaque);
+}
+
 void digests_check(struct digests *digests, struct digest *digest, uint64_t offset,
                    const unsigned char *bytes, uint64_t len,
                    void (*differs)(void *opaque, uint64_t offset, bool again), void *opaque)
 {
     for (uint64_t done = 0; done < len; done += DIGESTS_BLOCK) {
-        uint64_t granule = (offset + done) / digests->granule;
-
-        add_block(&digests->checked[granule], digest, offset + done, bytes + done,
-                  min_u64(len - done, DIGESTS_BLOCK));
-        if (++digests->states[granule].checked == blocks_of(digests, granule))
-            complete(digests, granule, differs, opaque);
+        add_block(&digests->checked[(offset + done) / digests->granule], digest, offset + done,
+                  bytes + done, min_u64(len - done, DIGESTS_BLOCK));
+        count_checked(digests, offset + done, differs, opaque);
     }
+}
+
+void digests_check_zeros(struct digests *digests, uint64_t offset, uint64_t len,
+                         void (*differs)(void *opaque, uint64_t offset, bool again), void *opaque)
+{
+    for (uint64_t done = 0; done < len; done += DIGESTS_BLOCK)
+        count_checked(digests, offset + done, differs, opaque);
 }

@@ -4,7 +4,8 @@
  * from the target.
  *
  * A granule's digest is the sum, as numbers of 256 bits, of the SHA-256 digests of its blocks of
- * DIGESTS_BLOCK bytes, each with its place put before it. A sum, because a granule of a large image
+ * DIGESTS_BLOCK bytes, each with its place put before it; a block of zeros adds nothing, and so costs
+ * nothing where it is known to be one. A sum, because a granule of a large image
  * is more than a chunk, and chunks come in any order: it takes no memory but itself. It finds every
  * accident; who could forge SHA-256 sums could write to the target anyway.
  *
@@ -30,6 +31,8 @@ void digests_free(struct digests *digests);
  * of the image. */
 void digests_take(struct digests *digests, struct digest *digest, uint64_t offset,
                   const unsigned char *bytes, uint64_t len);
+/* The same for a range of zeros, which nobody needs to hold in memory. */
+void digests_take_zeros(struct digests *digests, uint64_t offset, uint64_t len);
 /* Does every granule of the range have its whole sum? */
 bool digests_known(const struct digests *digests, uint64_t offset, uint64_t len);
 /* The granules of the range, which it covers wholly, are copied again. */
@@ -40,5 +43,9 @@ void digests_forget(struct digests *digests, uint64_t offset, uint64_t len);
 void digests_check(struct digests *digests, struct digest *digest, uint64_t offset,
                    const unsigned char *bytes, uint64_t len,
                    void (*differs)(void *opaque, uint64_t offset, bool again), void *opaque);
+
+/* The same for a range that is known to read as zeros. */
+void digests_check_zeros(struct digests *digests, uint64_t offset, uint64_t len,
+                         void (*differs)(void *opaque, uint64_t offset, bool again), void *opaque);
 
 #endif

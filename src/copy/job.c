@@ -53,51 +53,35 @@ static void target_done(struct target *target, int status)
         job_fail(job, &target->error, "target");
         /* Do not wait for the other end to time out. */
         if (job->phase == COPY_OPENING && job->outstanding > 1)
-            blk_cancel_all(job->source);
+            source_cancel(&job->origin);
     } else if (job->phase == COPY_FINISHING) {
         /* Even when the job was stopped: it was too late for that. */
         job->result.status = 0;
         blk_error_clear(&job->result.error);
         atomic_fetch_add(&job->shared.done, target->head_len);
+        atomic_fetch_add(&job->shared.moved, target->head_len);
     }
     job_one_done(job);
 }
 
-static void source_done(struct blk_task *task)
+static void source_done(struct source *source, int status)
 {
-    struct copy_job *job = task->opaque;
+    struct copy_job *job = source->opaque;
 
-    if (task->status < 0) {
-        job_fail(job, &task->error, "source");
+    if (status < 0) {
+        job_fail(job, &source->error, "source");
         if (job->phase == COPY_OPENING && job->outstanding > 1)
             target_cancel(&job->targets[0]);
     }
     job_one_done(job);
 }
 
-static struct blk_task *source_task(struct copy_job *job)
-{
-    job->source_task = (struct blk_task){.done = source_done, .opaque = job};
-    return &job->source_task;
-}
-
 /* ---- Opening ---------------------------------------------------------------------------------- */
 
 void job_open_both(struct copy_job *job)
 {
-    struct blk_open_args args = {
-        .url = job->options.source,
-        .session_id = job->resume.facts.source_session,
-        .settings = &job->options.settings,
-        .watcher = &job->source_side.watcher,
-    };
-
     job->outstanding = 2;
-    job->source = blk_open(job->loop, &args, source_task(job));
-    if (!job->source) {
-        job_fail_with(job, ENOMEM, "out of memory");
-        job->outstanding--;
-    }
+    source_open(&job->origin, job->resume.facts.source_session);
     target_open(&job->targets[0]);
 }
 
@@ -127,6 +111,9 @@ static void close_all(struct copy_job *job)
     job->result.touched = target->touched;
     job->result.kept = target->new_file && !target->maybe_named;
     job->result.bytes = atomic_load(&job->shared.done) - job->result.resumed;
+    job->result.moved = atomic_load(&job->shared.moved);
+    job->result.zeroed = atomic_load(&job->shared.zeroed);
+    job->result.skipped = atomic_load(&job->shared.skipped);
     job->result.losses =
         atomic_load(&job->source_side.losses) + atomic_load(&job->target_side.losses);
     job->result.repeated =
@@ -137,15 +124,13 @@ static void close_all(struct copy_job *job)
     lane_release(&job->first);
     digests_free(job->shared.digests);
     job->shared.digests = NULL;
-    job->outstanding = 2;
+    job->outstanding = 3;
     /* A journal that was not begun by this run, and not gone on with, is not ours to end. */
     job->resume.done = journal_closed;
     resume_close(&job->resume, !goes_on && (job->result.status == 0 || job->resume.recording));
-    if (job->source) {
-        job->outstanding++;
-        blk_close(job->source, source_task(job));
-        job->source = NULL;
-    }
+    job->source = NULL;
+    job->origin.done = source_done;
+    source_close(&job->origin);
     target_close(&job->targets[0]);
 }
 
@@ -167,7 +152,10 @@ static void run_phase(struct loop_call *call)
         job_check(job);
         break;
     case COPY_PREPARING:
-        job_prepare(job);
+        if (job->options.dry_run)
+            job_estimate(job);
+        else
+            job_prepare(job);
         break;
     case COPY_COPYING:
         job_copy(job);
@@ -201,6 +189,7 @@ struct copy_job *copy_start(struct loop *loop, const struct copy_options *option
     struct copy_job *job = calloc(1, sizeof(*job));
 
     assert(options->depth <= COPY_MAX_DEPTH);
+    assert(options->source_count >= 1 && options->source_count <= COPY_MAX_SOURCES);
     assert(options->lanes >= 1 && options->lanes <= COPY_MAX_LANES);
     assert(options->chunk >= 4096 && options->chunk % 4096 == 0 &&
            options->chunk <= COPY_MAX_CHUNK);
@@ -219,12 +208,20 @@ struct copy_job *copy_start(struct loop *loop, const struct copy_options *option
     job->call.run = run_phase;
     job->drain.fire = drain_is_over;
     job_copy_init(job);
+    job_survey_init(job);
     job->journal_timer.fire = job_journal_is_due;
     job->resume.loop = loop;
     job->resume.options = &job->options;
     job->resume.done = job_journal_loaded;
     side_init(&job->source_side, "source", options->notice, options->opaque);
     side_init(&job->target_side, "target", options->notice, options->opaque);
+    job->origin = (struct source){
+        .loop = loop,
+        .options = &job->options,
+        .watcher = &job->source_side.watcher,
+        .done = source_done,
+        .opaque = job,
+    };
     job->targets[0] = (struct target){
         .loop = loop,
         .watcher = &job->target_side.watcher,
@@ -263,6 +260,8 @@ void copy_stop(struct copy_job *job)
     loop_timer_set(job->loop, &job->drain, loop_now(job->loop) + COPY_DRAIN);
     if (job->phase == COPY_COPYING)
         job_kick_lanes(job);
+    else if (job->surveying)
+        survey_stop(&job->survey);
     else if (job->phase <= COPY_CHECKING)
         copy_abort(job); /* nothing on the wire is worth waiting for */
 }
@@ -277,8 +276,9 @@ void copy_abort(struct copy_job *job)
         job_kick_lanes(job);
         return;
     }
-    if (job->source)
-        blk_cancel_all(job->source);
+    if (job->surveying)
+        survey_stop(&job->survey);
+    source_cancel(&job->origin);
     target_cancel(&job->targets[0]);
 }
 
@@ -288,6 +288,11 @@ void copy_progress(const struct copy_job *job, struct copy_progress *progress)
         .phase = job->phase,
         .total = job->phase > COPY_CHECKING && job->source ? job->source->size : 0,
         .done = atomic_load(&job->shared.done),
+        .data_total = job->data_total,
+        .data_done = atomic_load(&job->shared.data_done),
+        .moved = atomic_load(&job->shared.moved),
+        .zeroed = atomic_load(&job->shared.zeroed),
+        .skipped = atomic_load(&job->shared.skipped),
         .verified = atomic_load(&job->shared.verified),
         .reading = job->first.reading,
         .writing = job->first.writing,

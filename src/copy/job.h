@@ -6,6 +6,7 @@
  *   job_journal.c  what an earlier run has left, what this one records
  *   job_check.c    what is looked at before the first write, and after the last
  *   job_copy.c     the lanes at work
+ *   job_survey.c   how much there is to do
  */
 #ifndef LUNFERRY_JOB_H
 #define LUNFERRY_JOB_H
@@ -15,6 +16,8 @@
 #include "lane_thread.h"
 #include "resume.h"
 #include "side.h"
+#include "source.h"
+#include "survey.h"
 #include "target.h"
 
 struct copy_job {
@@ -34,13 +37,19 @@ struct copy_job {
         bad_recorded; /* bytes: what earlier runs could not read; in the journal */
     bool pointless;   /* to resume: an end is not what it was */
     struct side source_side, target_side;
-    struct blk_dev *source;
+    struct source origin;
+    struct blk_dev *source; /* the origin's, once it is checked */
     struct blk_task source_task;
     struct target targets[1];
 
     unsigned char *start; /* of the source */
     struct iovec start_iov;
     struct blk_req start_req;
+
+    struct survey survey; /* beside the copy, and in its place with dry_run */
+    struct loop_timer survey_timer;
+    bool surveying;
+    uint64_t data_total; /* bytes */
 
     struct lane_shared shared;
     _Atomic uint64_t bad_bytes;
@@ -75,7 +84,17 @@ void job_claimed(struct copy_job *job);
 void job_check(struct copy_job *job);
 void job_finish(struct copy_job *job);
 
+/* job_survey.c */
+/* In place of all that would change something -> COPY_CLOSING. */
+void job_estimate(struct copy_job *job);
+/* Beside the lanes, when they have been at work for a while. */
+void job_survey_init(struct copy_job *job);
+void job_survey_begin(struct copy_job *job);
+/* The lanes have ended. */
+void job_survey_end(struct copy_job *job);
+
 /* job_copy.c */
+void job_choose_depth(struct copy_job *job);
 void job_copy(struct copy_job *job);
 /* Something in `shared` has changed. */
 void job_kick_lanes(struct copy_job *job);

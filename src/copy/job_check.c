@@ -71,22 +71,42 @@ static void read_start(struct copy_job *job)
     blk_submit(job->source, &job->start_req);
 }
 
+/* The same thing at both ends is lost when it is written before it is read. */
+static int check_alias(const struct copy_job *job, unsigned i, struct blk_error *error)
+{
+    const struct blk_dev *source = source_end_dev(&job->origin, i);
+    const struct blk_dev *target = job->targets[0].whole;
+    uint64_t from, len, to = job->options.target_offset;
+
+    if (!target || !source->identity || !target->identity ||
+        strcmp(source->identity, target->identity) != 0)
+        return 0;
+    source_end_range(&job->origin, i, &from, &len);
+    if (to >= from + len || from >= to + job->origin.size)
+        return 0; /* from one place of it to another */
+    if (len == source->size)
+        return blk_error_set(error, EINVAL, "%s and %s are the same thing", source->name,
+                             target->name);
+    return blk_error_set(error, EINVAL,
+                         "%s and %s are the same thing, and the ranges overlap: %" PRIu64
+                         " bytes from offset %" PRIu64 " on would be written from %" PRIu64 " on",
+                         source->name, target->name, len, from, to);
+}
+
 static int check_source(struct copy_job *job)
 {
-    const struct blk_dev *source = job->source, *target = job->targets[0].dev;
+    const struct blk_dev *target = job->targets[0].dev;
     struct blk_error error;
 
-    if (source->size == 0)
-        blk_error_set(&error, EINVAL, "%s is empty: there is nothing to copy", source->name);
-    else if (target && source->identity && target->identity &&
-             strcmp(source->identity, target->identity) == 0)
-        blk_error_set(&error, EINVAL, "%s and %s are the same thing", source->name, target->name);
-    else if (target && job->options.chunk % target->limits.align != 0)
+    blk_error_clear(&error);
+    for (unsigned i = 0; i < job->options.source_count && error.code == 0; i++)
+        check_alias(job, i, &error);
+    if (error.code == 0 && target && job->options.chunk % target->limits.align != 0)
         blk_error_set(&error, EINVAL,
                       "the request size %" PRIu32
                       " is no multiple of the target's block size, %" PRIu32,
                       job->options.chunk, target->limits.align);
-    else
+    if (error.code == 0)
         return 0;
     job_fail(job, &error, NULL);
     return -error.code;
@@ -119,12 +139,11 @@ static int check_resume(struct copy_job *job)
     return status;
 }
 
-void job_check(struct copy_job *job)
+static void check_joined(struct copy_job *job)
 {
     const struct journal_facts *earlier = job->resume.earlier;
 
-    job->outstanding = 1; /* held until all is started */
-    if (check_source(job) == 0 && check_resume(job) == 0) {
+    if (check_resume(job) == 0) {
         if (target_plan(&job->targets[0], job->source->size) < 0)
             job_fail(job, &job->targets[0].error, NULL);
         else if (earlier && (earlier->granule != tracker_granule(job->targets[0].tracker) ||
@@ -135,12 +154,47 @@ void job_check(struct copy_job *job)
                 "the same ones, or start anew");
         else
             read_start(job);
+        if (earlier)
+            job->targets[0].resumed_end =
+                resume_end_of_durable(&job->resume, earlier->granule, job->source->size);
     }
     if (job->result.status == 0) {
         job->outstanding++;
         target_check(&job->targets[0]);
     }
+}
+
+static void joined(struct source *source, int status)
+{
+    struct copy_job *job = source->opaque;
+
+    job->source = source->dev;
+    if (status < 0)
+        job_fail(job, &source->error, "source");
+    else if (job->result.status == 0)
+        check_joined(job);
     job_one_done(job);
+}
+
+/* To the end of a target that is larger; one that is too small is found out later. */
+static uint64_t tail(const struct copy_job *job)
+{
+    const struct blk_dev *target = job->targets[0].dev;
+
+    if (!job->options.zero_tail || !target || target->size <= job->origin.size)
+        return 0;
+    return target->size - job->origin.size;
+}
+
+void job_check(struct copy_job *job)
+{
+    job->outstanding = 1; /* held until all is started */
+    if (check_source(job) < 0) {
+        job_one_done(job);
+        return;
+    }
+    job->origin.done = joined;
+    source_join(&job->origin, tail(job));
 }
 
 /* ---- Has the source changed? ------------------------------------------------------------------ */

@@ -29,6 +29,7 @@ static void lane_ended(struct copy_job *job, const struct blk_error *error)
     loop_unwatch(job->loop, &job->watch);
     loop_timer_cancel(job->loop, &job->journal_timer);
     job_record(job);
+    job_survey_end(job);
     job_one_done(job);
 }
 
@@ -103,9 +104,10 @@ static void start_threads(struct copy_job *job)
     }
 }
 
-static void choose_depth(struct copy_job *job)
+void job_choose_depth(struct copy_job *job)
 {
-    uint64_t source = job->source->round_trip, target = job->targets[0].dev->round_trip;
+    const struct blk_dev *dev = job->targets[0].dev; /* none yet, of a new file that is not made */
+    uint64_t source = job->source->round_trip, target = dev ? dev->round_trip : 0;
 
     if (job->options.depth == 0)
         job->options.depth = depth_for(source > target ? source : target);
@@ -120,11 +122,23 @@ static void bad_range(struct lane_shared *shared, uint64_t offset, uint64_t len)
     job->options.bad_range(job->options.opaque, offset, len);
 }
 
+/* Chunks that begin at blocks of both ends are not read or written in part; digests have blocks of
+ * their own. */
+static uint64_t unit_of(const struct copy_job *job)
+{
+    uint64_t unit = job->options.verify ? COPY_VERIFY_CHUNK : 4096;
+    uint64_t source = job->source->limits.align, target = job->targets[0].dev->limits.align;
+
+    unit = unit > source ? unit : source;
+    unit = unit > target ? unit : target;
+    return min_u64(unit, job->options.chunk);
+}
+
 void job_copy(struct copy_job *job)
 {
     struct target *target = &job->targets[0];
 
-    choose_depth(job);
+    job_choose_depth(job);
     job->outstanding = 1; /* the lanes */
     job_gather_facts(job);
     if (job->resume.recording)
@@ -146,6 +160,8 @@ void job_copy(struct copy_job *job)
     plan_init(&job->shared.plan, target->head_len, job->source->size,
               tracker_granule(target->tracker), job->options.lanes);
     job->shared.tracker = target->tracker;
+    job->shared.zero_from = target->zero_from;
+    job->shared.unit = unit_of(job);
     job->result.buffer_bytes =
         (uint64_t)job->options.lanes * job->options.depth * job->options.chunk;
     job->first.loop = job->loop;
@@ -164,6 +180,7 @@ void job_copy(struct copy_job *job)
         return;
     }
     start_threads(job);
+    job_survey_begin(job);
 }
 
 void job_copy_init(struct copy_job *job)

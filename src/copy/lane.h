@@ -2,9 +2,15 @@
 /*
  * A lane: N slots that move chunks from the source to the target, on one loop.
  *
- * The state machine: a slot goes FREE -> READING -> READY -> WRITING -> FREE; by way of SALVAGING,
- * where the source has bad blocks; and to CHECKING instead of WRITING where what was written is read
- * back. A completion only moves its slot and marks the lane runnable; lane_step(), which runs from
+ * Only what has to move is moved. At each offset the lane finds the run of one kind: data is read, and
+ * what was read is searched for zeros; zeros are not read. Then it writes by kind: data is written;
+ * zeros are skipped where the target is known to be zero, and otherwise made by the cheapest means that
+ * the target has. So a chunk has one source and one state of the target, and up to ZEROS_MAX_RUNS
+ * writes.
+ *
+ * The state machine: a slot goes FREE -> READING -> READY -> WRITING -> FREE; zeros become READY at
+ * once; by way of SALVAGING, where the source has bad blocks; and to CHECKING instead of WRITING where
+ * what was written is read back. A completion only moves its slot and marks the lane runnable; lane_step(), which runs from
  * the loop, alone submits. Slots in use are kept in the order in which they were read, which is that
  * of their offsets but for what is repeated: writes are submitted in that order, and complete in any
  * (or, with in_order, one at a time).
@@ -29,15 +35,27 @@
 #include "rate.h"
 #include "salvage.h"
 #include "tracker.h"
+#include "walk.h"
+#include "zeros.h"
+
+/* Zeros between data that are shorter are not worth requests of their own: they are read like data, and
+ * found to be zeros then. */
+#define LANE_SHORT_HOLE (UINT64_C(64) << 10)
 
 /* What the lanes of a job share. Who may change a field stands beside it. */
 struct lane_shared {
     const struct copy_options *options;
-    struct plan plan;          /* lanes: take segments */
-    struct tracker *tracker;   /* lanes: their own granules */
-    struct digests *digests;   /* lanes: those of their own granules; NULL: nothing is verified */
-    struct rate rate;          /* lanes */
-    _Atomic uint64_t done;     /* bytes; lanes add */
+    struct plan plan;        /* lanes: take segments */
+    struct tracker *tracker; /* lanes: their own granules */
+    struct digests *digests; /* lanes: those of their own granules; NULL: nothing is verified */
+    struct rate rate;        /* lanes */
+    uint64_t unit;           /* bytes: chunks begin and end at multiples of it, or at the end */
+    uint64_t
+        zero_from; /* the target was zero from here on when the job began; UINT64_MAX: nowhere */
+    _Atomic uint64_t done; /* bytes that are on the target; lanes add, and subtract what was lost */
+    _Atomic uint64_t data_done; /* bytes of the source's data that are on the target; lanes add */
+    _Atomic uint64_t moved, zeroed,
+        skipped;               /* bytes: written, made zero, zero already; lanes add */
     _Atomic uint64_t verified; /* bytes; lanes add */
     _Atomic unsigned mended;   /* granules that differed when read back; lanes add */
     _Atomic uint64_t lost;     /* bytes that were copied again, for an epoch ended; lanes add */
@@ -59,15 +77,29 @@ enum slot_state {
     SLOT_CHECKING,
 };
 
+/* One request to the target: a run of one kind. */
+struct slot_run {
+    struct slot *slot;
+    uint64_t offset, len; /* of the image */
+    bool zeros;
+    struct iovec iov;
+    struct blk_req req;
+};
+
 struct slot {
     enum slot_state state;
     struct lane *lane;
     uint64_t offset, len;
+    bool zeros;       /* all of it, and nothing in the buffer: may be longer than that */
+    bool target_zero; /* so far, all of it */
     unsigned char *buffer;
     struct iovec iov;
-    struct blk_req req;
+    struct blk_req req; /* READING, CHECKING */
     struct salvage salvage;
-    struct slot *next, *previous; /* in use: by offset; free: next only */
+    struct slot_run runs[ZEROS_MAX_RUNS]; /* from READY on */
+    unsigned run_count, next_run;         /* next_run: the first that is not submitted */
+    unsigned outstanding;                 /* of them */
+    struct slot *next, *previous;         /* in use: by offset; free: next only */
 };
 
 struct lane {
@@ -87,10 +119,13 @@ struct lane {
     unsigned char *buffers;
     size_t buffer_bytes;
     struct slot *oldest, *newest; /* in use */
-    struct slot *unwritten;       /* the oldest that is not WRITING */
+    struct slot *unwritten;       /* the oldest of which not all is submitted */
     struct slot *free;
-    uint64_t position, run_end;        /* what is being copied, or read back */
-    uint64_t segment, segment_end;     /* what is left of the plan's segment */
+    uint64_t position, run_end;    /* what is being copied, or read back */
+    uint64_t segment, segment_end; /* what is left of the plan's segment */
+    bool again;                    /* it was copied before: the target may hold anything there */
+    struct walk source_walk, target_walk;
+    uint64_t walk_from, walk_end;      /* what both walks go over */
     _Atomic unsigned reading, writing; /* requests at the drivers, for the progress display */
     enum { LANE_COPYING, LANE_VERIFYING, LANE_ENDED } state;
     struct digest *digest;   /* NULL: nothing is verified */

@@ -47,6 +47,46 @@ static char *full_text(const struct url *url)
     return text;
 }
 
+/* All that makes the image, for two copies are the same only if their images are:
+ * "nfs://a/b, 512 bytes from offset 1024" or "nfs://a/b + iscsi://c/d/0". */
+static char *sources_text(const struct copy_options *options)
+{
+    char *all = NULL;
+
+    for (unsigned i = 0; i < options->source_count; i++) {
+        char *text = full_text(&options->sources[i]), *longer = NULL;
+
+        if (text && asprintf(&longer, "%s%s%s", all ? all : "", all ? " + " : "", text) < 0)
+            longer = NULL;
+        free(text);
+        free(all);
+        all = longer;
+        if (!all)
+            return NULL;
+    }
+    if (options->source_len > 0) {
+        char *whole = all;
+
+        if (asprintf(&all, "%s, %" PRIu64 " bytes from offset %" PRIu64, whole, options->source_len,
+                     options->source_offset) < 0)
+            all = NULL;
+        free(whole);
+    }
+    return all;
+}
+
+static char *target_text(const struct copy_options *options)
+{
+    char *text = full_text(options->target), *longer = NULL;
+
+    if (!text || options->target_offset == 0)
+        return text;
+    if (asprintf(&longer, "%s from offset %" PRIu64 " on", text, options->target_offset) < 0)
+        longer = NULL;
+    free(text);
+    return longer;
+}
+
 /* ---- An earlier run --------------------------------------------------------------------------- */
 
 /* Still at it, or, as far as can be told from here, perhaps. */
@@ -104,7 +144,7 @@ static void loaded(struct blk_task *task)
         status = blk_error_set(&resume->error, ENOENT,
                                "there is nothing to resume: no unfinished copy of %s to %s is on "
                                "record in %s",
-                               options->source->text, options->target->text, resume->path);
+                               resume->source, resume->target, resume->path);
     } else if (status == -ENOENT || (status < 0 && !options->resume && !is_named(resume))) {
         status = 0; /* resume_begin() will say so, if it still cannot be done then */
     } else if (status == -EBADMSG && is_named(resume)) {
@@ -144,8 +184,8 @@ void resume_load(struct resume *resume)
     const struct copy_options *options = resume->options;
     int status = 0;
 
-    resume->source = full_text(options->source);
-    resume->target = full_text(options->target);
+    resume->source = sources_text(options);
+    resume->target = target_text(options);
     if (!resume->source || !resume->target) {
         resume->done(resume, blk_error_set(&resume->error, ENOMEM, "out of memory"));
         return;
@@ -239,6 +279,16 @@ uint64_t resume_tracker(const struct resume *resume, struct tracker *tracker, ui
                  first * tracker_granule(tracker);
     }
     return bytes;
+}
+
+uint64_t resume_end_of_durable(const struct resume *resume, uint64_t granule, uint64_t size)
+{
+    uint64_t first, count, end = 0;
+
+    for (uint64_t at = 0; journal_next_durable(resume->journal, at, &first, &count);
+         at = first + count)
+        end = min_u64((first + count) * granule, size);
+    return end;
 }
 
 /* ---- This run --------------------------------------------------------------------------------- */

@@ -53,6 +53,8 @@ int resume_check_source(struct resume *resume, const struct blk_dev *source);
 int resume_check_target(struct resume *resume, const struct blk_dev *target);
 /* The earlier run's durable granules. Returns how many bytes they are. */
 uint64_t resume_tracker(const struct resume *resume, struct tracker *tracker, uint64_t size);
+/* Where the last of them ends; 0: there are none. */
+uint64_t resume_end_of_durable(const struct resume *resume, uint64_t granule, uint64_t size);
 
 /* Begins to record -> done(); where that was not asked for by name, it does not fail. */
 void resume_begin(struct resume *resume);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include <lunferry/join.h>
 #include <lunferry/store.h>
 #include <lunferry/units.h>
 
@@ -100,14 +101,92 @@ void target_req_then(struct target *target, enum blk_op op, target_step *then)
     blk_submit(target->dev, &target->req);
 }
 
+void target_discard_then(struct target *target, uint64_t offset, uint64_t len, target_step *then)
+{
+    target->then = then;
+    target->req = (struct blk_req){
+        .op = BLK_DISCARD,
+        .offset = offset,
+        .len = len,
+        .done = req_done,
+        .opaque = target,
+    };
+    blk_submit(target->dev, &target->req);
+}
+
 /* ---- Open ------------------------------------------------------------------------------------- */
 
-static void device_opened(struct target *target, int status)
+static void joined(struct target *target, int status)
 {
     if (status < 0)
         target_fail(target, &target->task.error);
     else
         target_end(target, 0);
+}
+
+static int check_offset(struct target *target)
+{
+    const struct blk_dev *dev = target->dev;
+    uint64_t offset = target->options->target_offset, align = dev->limits.align;
+    char size[UNITS_TEXT];
+
+    if (offset >= dev->size)
+        return blk_error_set(&target->error, EINVAL,
+                             "--target-offset: %s has %" PRIu64
+                             " bytes (%s), so that nothing begins at %" PRIu64,
+                             dev->name, dev->size, units_size(size, dev->size), offset);
+    if (offset % align != 0)
+        return blk_error_set(&target->error, EINVAL,
+                             "--target-offset: %s has blocks of %" PRIu64 " bytes, and %" PRIu64
+                             " is no multiple of that; %" PRIu64 " and %" PRIu64 " are",
+                             dev->name, align, offset, round_down(offset, align),
+                             round_up(offset, align));
+    return 0;
+}
+
+/* From here on the target is what lies behind the offset. */
+static void device_opened(struct target *target, int status)
+{
+    uint64_t offset = target->options->target_offset;
+    struct join_part part;
+    struct blk_dev *dev;
+
+    if (status < 0) {
+        target_fail(target, &target->task.error);
+        return;
+    }
+    target->whole = target->dev;
+    if (offset == 0) {
+        target_end(target, 0);
+        return;
+    }
+    if (check_offset(target) < 0) {
+        target_end(target, -target->error.code);
+        return;
+    }
+    part = (struct join_part){target->dev, offset, target->dev->size - offset};
+    dev = join_open(target->loop, target->dev->name, &part, 1, target_task_then(target, joined));
+    if (dev)
+        target->dev = dev;
+    else
+        target_refuse(target, ENOMEM, "out of memory");
+}
+
+/* A new file is all image. */
+static bool fits_new_file(struct target *target)
+{
+    const struct copy_options *options = target->options;
+    const char *what = options->target_offset > 0 ? "--target-offset"
+                       : options->zero_tail       ? "--zero-tail"
+                       : options->reserve         ? "--reserve"
+                                                  : NULL;
+
+    if (!what)
+        return true;
+    target_refuse(target, EINVAL, "%s: a new file begins and ends with the image; %s is for LUNs%s",
+                  options->target->text, what,
+                  options->reserve ? "" : ", block devices, and files that exist (with -n)");
+    return false;
 }
 
 void target_open_device(struct target *target, const char *name, target_step *then)
@@ -142,7 +221,7 @@ static void looked_up(struct target *target, int status)
         if (options->in_place)
             target_refuse(target, ENOENT, "%s does not exist: -n writes into a file that is there",
                           text);
-        else
+        else if (fits_new_file(target))
             target_end(target, 0);
         return;
     }
@@ -163,7 +242,7 @@ static void looked_up(struct target *target, int status)
     } else if (options->in_place) {
         target->new_file = false;
         target_open_device(target, target->name, device_opened);
-    } else {
+    } else if (fits_new_file(target)) {
         target_end(target, 0);
     }
 }
@@ -225,7 +304,8 @@ static bool wants_head(const struct target *target)
 {
     bool bare = target->dev && (target->dev->caps & BLK_BARE);
 
-    return (bare || target->options->in_place) && !target->options->in_order;
+    return (bare || target->options->in_place) && !target->options->in_order &&
+           target->options->target_offset == 0;
 }
 
 /* ".NAME.lunferry-" and 16 hexadecimal digits, with NAME cut so that it stays a legal name. */
@@ -266,21 +346,17 @@ void target_check(struct target *target)
     char have[UNITS_TEXT], need[UNITS_TEXT];
     uint64_t size = target->size;
 
-    if (target->new_file && target->options->reserve) {
-        target_refuse(target, ENOTSUP, "%s: a new file cannot be reserved; --reserve is for LUNs",
-                      target->options->target->text);
-        return;
-    }
     if (target->new_file) {
         target_end(target, 0);
         return;
     }
     if (target->dev->size < size) {
         target_refuse(target, ENOSPC,
-                      "%s is too small: it has %" PRIu64 " bytes (%s), the source has %" PRIu64
+                      "%s is too small: it has %" PRIu64 " bytes (%s)%s, the source has %" PRIu64
                       " (%s)",
                       target->dev->name, target->dev->size, units_size(have, target->dev->size),
-                      size, units_size(need, size));
+                      target->options->target_offset > 0 ? " behind --target-offset" : "", size,
+                      units_size(need, size));
         return;
     }
     blk_need(target->dev, size);

@@ -47,16 +47,24 @@ struct target {
     struct blk_watcher *watcher;
     const struct journal_facts *resumed; /* what an earlier run has done; NULL: nothing */
     struct blk_reservation reservation;  /* its key, with options->reserve */
-    bool keep_temporary;                 /* before target_close(): another run will go on with it */
+    uint64_t
+        resumed_end; /* with `resumed`: where the last of what is durable ends; the rest of a new
+                             file is cut off, so that it is zero again */
+    bool keep_temporary; /* before target_close(): another run will go on with it */
     void (*done)(struct target *target, int status); /* with a status < 0, `error` says why */
     void *opaque;
 
     /* Valid when target_open() is done. */
-    struct blk_dev *dev; /* NULL until prepared, for a new file */
-    bool new_file;       /* written under a temporary name */
-    bool touched;        /* something of it was changed, or may have been */
-    bool maybe_named;    /* its name was, or may have been, given to the new file */
+    struct blk_dev *dev;         /* NULL until prepared, for a new file */
+    const struct blk_dev *whole; /* what was opened; `dev` begins at options->target_offset of it */
+    bool new_file;               /* written under a temporary name */
+    bool touched;                /* something of it was changed, or may have been */
+    bool maybe_named;            /* its name was, or may have been, given to the new file */
     struct blk_error error;
+
+    /* Valid when target_prepare() is done: from here on it reads as zeros where nothing was written;
+     * UINT64_MAX: nobody knows. */
+    uint64_t zero_from;
 
     /* Valid after target_plan(). */
     struct tracker *tracker;
@@ -99,7 +107,7 @@ int target_plan(struct target *target, uint64_t size);
 void target_check(struct target *target);
 /* Reserves or locks the target, so that nobody else writes to it. Nothing of it is changed. */
 void target_claim(struct target *target);
-/* Makes the temporary file, or blanks the head; or takes up what an earlier run has left. By now the owner has put the source's first head_len
+/* Makes the temporary file, or blanks the head and unmaps the rest, if that is wanted; or takes up what an earlier run has left. By now the owner has put the source's first head_len
  * bytes into `head`: were source and target the same thing by two names, which not every protocol
  * lets us see, blanking would lose them. */
 void target_prepare(struct target *target);

@@ -8,12 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void prepared(struct target *target, int status)
+/* A new file, of its full size: it has nothing but holes. */
+static void sized(struct target *target, int status)
 {
-    if (status < 0)
+    if (status < 0) {
         target_fail(target, &target->task.error);
-    else
-        target_end(target, 0);
+        return;
+    }
+    target->zero_from = target->resumed_end;
+    target_end(target, 0);
 }
 
 static void temporary_opened(struct target *target, int status)
@@ -21,7 +24,7 @@ static void temporary_opened(struct target *target, int status)
     if (status < 0)
         target_fail(target, &target->task.error);
     else
-        blk_resize(target->dev, target->size, target_task_then(target, prepared));
+        blk_resize(target->dev, target->size, target_task_then(target, sized));
 }
 
 static void temporary_made(struct target *target, int status)
@@ -40,6 +43,34 @@ static void temporary_made(struct target *target, int status)
         target_open_device(target, target->temporary, temporary_opened);
 }
 
+static void discarded(struct target *target, int status)
+{
+    const struct copy_options *options = target->options;
+    char text[sizeof(target->error.text) + 40];
+
+    if (status == -ENOTSUP) {
+        snprintf(text, sizeof(text), "--discard: %s; going on without", target->req.error.text);
+        options->notice(options->opaque, true, text);
+    } else if (status < 0) {
+        target_fail(target, &target->req.error);
+        return;
+    }
+    target_end(target, 0);
+}
+
+/* All but the head, which is blank by now, and has to stay so. */
+static void discard(struct target *target)
+{
+    uint64_t from = target->head_len;
+
+    bool begun = target->resumed && target->resumed->blanked; /* what is there is ours by now */
+
+    if (!target->options->discard || begun || from == target->dev->size)
+        target_end(target, 0);
+    else
+        target_discard_then(target, from, target->dev->size - from, discarded);
+}
+
 static void head_blanked(struct target *target, int status)
 {
     if (status < 0) {
@@ -47,10 +78,18 @@ static void head_blanked(struct target *target, int status)
         target_fail(target, &target->req.error);
         return;
     }
-    target_end(target, 0);
+    discard(target);
 }
 
 /* ---- Going on with what an earlier run has begun ---------------------------------------------- */
+
+static void cut(struct target *target, int status)
+{
+    if (status < 0)
+        target_fail(target, &target->task.error);
+    else
+        blk_resize(target->dev, target->size, target_task_then(target, sized));
+}
 
 static void temporary_reopened(struct target *target, int status)
 {
@@ -66,13 +105,13 @@ static void temporary_reopened(struct target *target, int status)
                       "%s: the unfinished file %s is not the one that was written; start anew, "
                       "without --resume",
                       target->dev->name, target->temporary);
-    } else if (target->dev->size != target->size) {
+    } else if (target->dev->size > target->size || target->dev->size < target->resumed_end) {
         target_refuse(target, ESTALE,
                       "%s: the unfinished file %s has %" PRIu64 " bytes instead of %" PRIu64
                       "; start anew, without --resume",
                       target->dev->name, target->temporary, target->dev->size, target->size);
     } else {
-        target_end(target, 0);
+        blk_resize(target->dev, target->resumed_end, target_task_then(target, cut));
     }
 }
 
@@ -124,7 +163,7 @@ static void make_ready(struct target *target)
     } else if (target->head_len > 0) {
         target_req_then(target, BLK_ZERO, head_blanked);
     } else {
-        target_end(target, 0);
+        discard(target);
     }
 }
 
@@ -137,6 +176,8 @@ static void stale_removed(struct target *target, int status)
 
 void target_prepare(struct target *target)
 {
+    /* What an earlier run has written is not zero any more, and nobody knows what it was. */
+    target->zero_from = target->options->target_is_zero && !target->resumed ? 0 : UINT64_MAX;
     if (target->stale[0])
         target_store_then(target, STORE_REMOVE, target->stale, NULL, stale_removed);
     else
@@ -201,7 +242,7 @@ static void reserved(struct target *target, int status)
 /* What has no name has no lock beside it. False: it ends here. */
 static bool claim_bare(struct target *target)
 {
-    const struct blk_dev *dev = target->dev;
+    const struct blk_dev *dev = target->whole;
     bool wanted = dev && dev->identity && (dev->caps & BLK_BARE) &&
                   !(target->options->journal && !target->options->journal[0]);
     char text[sizeof(target->claim.reason) + 80];

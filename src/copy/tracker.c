@@ -24,8 +24,15 @@ enum granule_state { UNTOUCHED, TAKEN, WRITTEN, FLUSHING, LOST, DURABLE, VERIFIE
 
 struct partial {
     uint64_t granule, bytes;
+    uint64_t epoch; /* of what is not durable by itself */
+    bool durable;   /* all so far */
+    bool written;   /* some of it */
+};
+
+/* What has become of a part of a granule. */
+struct part {
     uint64_t epoch;
-    bool durable;
+    bool durable, written;
 };
 
 struct lane_track {
@@ -130,12 +137,15 @@ static unsigned epoch_place(struct lane_track *lane, uint64_t epoch)
     return lane->epoch_count++;
 }
 
-static void granule_written(struct tracker *tracker, unsigned number, uint64_t granule,
-                            uint64_t epoch, bool durable)
+static void granule_complete(struct tracker *tracker, unsigned number, uint64_t granule,
+                             const struct part *part)
 {
-    unsigned place = durable ? 0 : epoch_place(&tracker->lane[number], epoch);
-
-    change(tracker, number, granule, durable ? DURABLE : WRITTEN, place);
+    if (!part->written)
+        change(tracker, number, granule, VERIFIED, 0);
+    else if (part->durable)
+        change(tracker, number, granule, DURABLE, 0);
+    else
+        change(tracker, number, granule, WRITTEN, epoch_place(&tracker->lane[number], part->epoch));
 }
 
 static struct partial *find_partial(struct lane_track *lane, uint64_t granule)
@@ -147,7 +157,7 @@ static struct partial *find_partial(struct lane_track *lane, uint64_t granule)
     return NULL;
 }
 
-static struct partial *add_partial(struct lane_track *lane, uint64_t granule, uint64_t epoch)
+static struct partial *add_partial(struct lane_track *lane, uint64_t granule)
 {
     struct partial *partial;
 
@@ -161,41 +171,53 @@ static struct partial *add_partial(struct lane_track *lane, uint64_t granule, ui
         lane->partial_capacity = capacity;
     }
     partial = &lane->partials[lane->partial_count++];
-    *partial = (struct partial){.granule = granule, .epoch = epoch, .durable = true};
+    *partial = (struct partial){.granule = granule, .epoch = BLK_NO_EPOCH, .durable = true};
     return partial;
 }
 
-/* `bytes` more of a granule are written; when that is all of it, the granule is. */
-static bool part_written(struct tracker *tracker, unsigned number, uint64_t granule, uint64_t bytes,
-                         uint64_t epoch, bool durable)
+static void add_part(struct partial *partial, const struct part *part, uint64_t bytes)
+{
+    partial->bytes += bytes;
+    partial->written = partial->written || part->written;
+    if (part->durable)
+        return;
+    if (partial->durable)
+        partial->epoch = part->epoch;
+    else if (partial->epoch != part->epoch)
+        partial->epoch = BLK_NO_EPOCH;
+    partial->durable = false;
+}
+
+/* `bytes` more of a granule are there; when that is all of it, the granule is. */
+static bool part_is_there(struct tracker *tracker, unsigned number, uint64_t granule,
+                          uint64_t bytes, const struct part *part)
 {
     struct lane_track *lane = &tracker->lane[number];
     uint64_t whole = length(tracker, granule);
     struct partial *partial;
 
     if (bytes == whole) {
-        granule_written(tracker, number, granule, epoch, durable);
+        granule_complete(tracker, number, granule, part);
         return true;
     }
     partial = find_partial(lane, granule);
     if (!partial)
-        partial = add_partial(lane, granule, epoch);
+        partial = add_partial(lane, granule);
     if (!partial)
         return false;
-    partial->bytes += bytes;
-    if (partial->epoch != epoch)
-        partial->epoch = BLK_NO_EPOCH;
-    partial->durable = partial->durable && durable;
+    add_part(partial, part, bytes);
     assert(partial->bytes <= whole);
     if (partial->bytes == whole) {
-        granule_written(tracker, number, granule, partial->epoch, partial->durable);
+        struct part all = {partial->epoch, partial->durable, partial->written};
+
+        granule_complete(tracker, number, granule, &all);
         *partial = lane->partials[--lane->partial_count];
     }
     return true;
 }
 
-bool tracker_written(struct tracker *tracker, unsigned lane, uint64_t offset, uint64_t len,
-                     uint64_t epoch, bool durable)
+static bool range_is_there(struct tracker *tracker, unsigned lane, uint64_t offset, uint64_t len,
+                           const struct part *part)
 {
     uint64_t end = offset + len;
 
@@ -204,11 +226,26 @@ bool tracker_written(struct tracker *tracker, unsigned lane, uint64_t offset, ui
         uint64_t granule = offset / tracker->granule;
         uint64_t to = min_u64(end, (granule + 1) * tracker->granule);
 
-        if (!part_written(tracker, lane, granule, to - offset, epoch, durable))
+        if (!part_is_there(tracker, lane, granule, to - offset, part))
             return false;
         offset = to;
     }
     return true;
+}
+
+bool tracker_written(struct tracker *tracker, unsigned lane, uint64_t offset, uint64_t len,
+                     uint64_t epoch, bool durable)
+{
+    struct part part = {epoch, durable, true};
+
+    return range_is_there(tracker, lane, offset, len, &part);
+}
+
+bool tracker_skipped(struct tracker *tracker, unsigned lane, uint64_t offset, uint64_t len)
+{
+    struct part part = {BLK_NO_EPOCH, true, false};
+
+    return range_is_there(tracker, lane, offset, len, &part);
 }
 
 /* The lane's next granule in this state, from `granule` on; tracker->count when there is none. */

@@ -34,6 +34,10 @@ uint64_t tracker_granule(const struct tracker *tracker);
 bool tracker_written(struct tracker *tracker, unsigned lane, uint64_t offset, uint64_t len,
                      uint64_t epoch, bool durable);
 
+/* The range was not written, for it is as it should be. A granule of which nothing was written is durable,
+ * and there is nothing to verify about it. False: out of memory. */
+bool tracker_skipped(struct tracker *tracker, unsigned lane, uint64_t offset, uint64_t len);
+
 /* Around a lane's FLUSH, of which there is one at a time. Only what was written before
  * tracker_flush_begin() is covered. After a failed one, or one with another epoch, the granules that
  * it was to cover are lost: tracker_flush_end() returns how many bytes that are (0: all is durable),

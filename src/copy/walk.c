@@ -85,7 +85,7 @@ static void append(struct walk *walk, uint64_t end, bool zeros)
     } else {
         assert(walk->count < RUNS);
         walk->count++;
-        *last_run(walk) = (struct walk_run){walk->known, end, zeros};
+        *last_run(walk) = (struct walk_run){walk->known, end, zeros, false};
     }
     walk->known = end;
     last = last_run(walk);
@@ -171,6 +171,11 @@ void walk_stop(struct walk *walk)
     walk_over(walk, 0, 0);
 }
 
+uint64_t walk_known(const struct walk *walk)
+{
+    return walk->known;
+}
+
 bool walk_is_busy(const struct walk *walk)
 {
     return walk->waiting;
@@ -188,6 +193,7 @@ static void drop_before(struct walk *walk, uint64_t offset)
 bool walk_at(struct walk *walk, uint64_t offset, struct walk_run *run)
 {
     const struct walk_run *here;
+    bool open;
 
     assert(offset >= walk->from && offset < walk->end);
     drop_before(walk, offset);
@@ -196,8 +202,9 @@ bool walk_at(struct walk *walk, uint64_t offset, struct walk_run *run)
         return false;
     here = run_at(walk, 0);
     assert(offset >= here->offset && offset < here->end);
-    if (here->end == walk->known && walk->known < walk->end && is_short(walk, here))
+    open = here->end == walk->known && walk->known < walk->end;
+    if (open && is_short(walk, here))
         return false;
-    *run = (struct walk_run){offset, here->end, here->zeros};
+    *run = (struct walk_run){offset, here->end, here->zeros, open};
     return true;
 }

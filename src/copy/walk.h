@@ -19,6 +19,7 @@
 struct walk_run {
     uint64_t offset, end;
     bool zeros;
+    bool open; /* no more is known yet: it may go on */
 };
 
 struct walk {
@@ -53,13 +54,15 @@ void walk_release(struct walk *walk);
 void walk_over(struct walk *walk, uint64_t from, uint64_t end);
 /* Nothing more is asked for, and nothing is known any more; walk_over() may follow. */
 void walk_stop(struct walk *walk);
+/* Up to where everything is known, but for short zeros just before. */
+uint64_t walk_known(const struct walk *walk);
 /* Is something on its way? Then the device's requests have to end first; ready() is called then. */
 bool walk_is_busy(const struct walk *walk);
 
 /*
  * What lies at `offset`, which lies in what walk_over() named and never goes back. True: *run holds it;
- * it begins at `offset` and ends where the other kind begins, or where no more is known yet, or at the
- * end. False: not known yet, ready() will be called; or `error` is set.
+ * it begins at `offset` and ends where the other kind begins, or where no more is known yet (`open`), or at
+ * the end. False: not known yet, ready() will be called; or `error` is set.
  */
 bool walk_at(struct walk *walk, uint64_t offset, struct walk_run *run);
 

@@ -37,7 +37,8 @@ static void init(struct scene *scene, uint64_t size, uint64_t target_size)
         .fake = &scene->fake,
         .options =
             {
-                .source = &scene->from.url,
+                .sources = &scene->from.url,
+                .source_count = 1,
                 .target = &scene->to.url,
                 .depth = 2,
                 .lanes = 1,
@@ -82,7 +83,7 @@ static void test_empty_source(void **state)
 
     (void)state;
     init(&scene, 0, 8192);
-    check_refused(&scene, EINVAL, "fake:a is empty: there is nothing to copy");
+    check_refused(&scene, EINVAL, "source: fake:a is empty: there is nothing to copy");
 }
 
 static void test_same_thing(void **state)

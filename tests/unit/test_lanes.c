@@ -67,7 +67,8 @@ static void init(struct scene *scene, unsigned lanes, unsigned depth, uint64_t s
     fake_end_disk(&scene->from, &scene->source, "fake", "a");
     fake_end_disk(&scene->to, &scene->target, "fake", "b");
     scene->options = (struct copy_options){
-        .source = &scene->from.url,
+        .sources = &scene->from.url,
+        .source_count = 1,
         .target = &scene->to.url,
         .lanes = lanes,
         .depth = depth,
@@ -205,7 +206,7 @@ static void test_memory_devices(void **state)
         struct scene scene;
 
         init(&scene, lanes, 4, 0);
-        scene.options.source = &source;
+        scene.options.sources = &source;
         run(&scene);
         assert_int_equal(scene.result.status, 0);
         assert_int_equal(scene.result.bytes, 3000 * KIB);

@@ -110,7 +110,8 @@ static void run_once(struct scene *scene, const struct fake_fault *fault,
         .fake = &scene->fake,
         .options =
             {
-                .source = &scene->from.url,
+                .sources = &scene->from.url,
+                .source_count = 1,
                 .target = &scene->to.url,
                 .depth = 2,
                 .lanes = 1,

@@ -223,7 +223,8 @@ static void run(struct scene *scene, const struct disturbance *first,
         .fake = &scene->fake,
         .options =
             {
-                .source = &scene->from.url,
+                .sources = &scene->from.url,
+                .source_count = 1,
                 .target = &scene->to.url,
                 .depth = job->depth,
                 .lanes = 1,

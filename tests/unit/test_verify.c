@@ -123,7 +123,8 @@ static void scene_init(struct scene *scene, enum kind kind, uint64_t size, uint6
         .fake = &scene->fake,
         .options =
             {
-                .source = &scene->from.url,
+                .sources = &scene->from.url,
+                .source_count = 1,
                 .target = &scene->to.url,
                 .depth = 2,
                 .lanes = 1,

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of `lunferry copy` share: copy_options.c (what the user wants), cmd_copy.c (the run),
+ * copy_report.c (what came of it). */
+#ifndef LUNFERRY_CMD_COPY_H
+#define LUNFERRY_CMD_COPY_H
+
+#include <stdio.h>
+
+#include "cli.h"
+
+struct copy_command {
+    struct run run;
+    const char **texts; /* the endpoints as arguments, the target last */
+    unsigned text_count;
+    struct url *urls; /* of them */
+    struct copy_options options;
+    bool any_order;
+    char **argv; /* for the command that resumes */
+    const char *bad_blocks_path;
+    FILE *bad_blocks;
+    struct copy_job *job;
+    struct loop_timer patience; /* after the second signal */
+    int signal;                 /* the first one that came; 0: none */
+    unsigned signal_count;
+};
+
+/* Its input is a struct copy_command *. */
+extern const struct argp copy_argp;
+
+/* Says how it ended. Returns the exit status. */
+int copy_report(const struct copy_command *command, const struct copy_result *result);
+
+#endif

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a lane does next: where, and of which kind that is in the source and in the target. */
+#include "lane_private.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#include <lunferry/units.h>
+
+/* ---- The walks -------------------------------------------------------------------------------- */
+
+static void walk_ready(struct walk *walk)
+{
+    lane_kick(walk->opaque);
+}
+
+int lane_walks_init(struct lane *lane)
+{
+    lane->source_walk = (struct walk){
+        .dev = lane->source, .merge = LANE_SHORT_HOLE, .ready = walk_ready, .opaque = lane};
+    lane->target_walk = (struct walk){
+        .dev = lane->target, .merge = LANE_SHORT_HOLE, .ready = walk_ready, .opaque = lane};
+    lane->walk_from = lane->walk_end = 0;
+    if (walk_init(&lane->source_walk) < 0)
+        return -ENOMEM;
+    if (walk_init(&lane->target_walk) < 0) {
+        walk_release(&lane->source_walk);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+void lane_walks_release(struct lane *lane)
+{
+    walk_release(&lane->source_walk);
+    walk_release(&lane->target_walk);
+}
+
+void lane_walks_stop(struct lane *lane)
+{
+    walk_stop(&lane->source_walk);
+    walk_stop(&lane->target_walk);
+    lane->walk_from = lane->walk_end = 0;
+}
+
+bool lane_walks_are_busy(const struct lane *lane)
+{
+    return walk_is_busy(&lane->source_walk) || walk_is_busy(&lane->target_walk);
+}
+
+/* Is what the target reads as of any use? */
+static bool target_counts(const struct lane *lane, uint64_t from)
+{
+    const struct lane_shared *shared = lane->shared;
+
+    if (lane->state == LANE_VERIFYING)
+        return true;
+    return shared->options->zero_unit > 0 && (lane->again || from < shared->zero_from);
+}
+
+void lane_walks_over(struct lane *lane, uint64_t from, uint64_t to)
+{
+    lane->walk_from = from;
+    lane->walk_end = to;
+    walk_over(&lane->source_walk, from, to);
+    if (target_counts(lane, from))
+        walk_over(&lane->target_walk, from, to);
+    else
+        walk_stop(&lane->target_walk);
+}
+
+/* What lies at the position. False: it is not known yet. */
+static bool look(struct lane *lane, struct walk *walk, const char *side, struct walk_run *run)
+{
+    if (walk_at(walk, lane->position, run))
+        return true;
+    if (walk->error.code != 0) {
+        lane_fail(lane, &walk->error, side);
+        lane_kick(lane);
+    }
+    return false;
+}
+
+/* ---- Where ------------------------------------------------------------------------------------ */
+
+static void begin_run(struct lane *lane, bool again, uint64_t walk_end)
+{
+    bool covered =
+        !again && !lane->again && lane->position >= lane->walk_from && walk_end <= lane->walk_end;
+
+    lane->again = again;
+    if (covered)
+        lane->walk_from = lane->position;
+    else
+        lane_walks_over(lane, lane->position, walk_end);
+}
+
+/* What was lost, then what the plan has that is not durable yet. */
+static bool next_run(struct lane *lane)
+{
+    struct lane_shared *shared = lane->shared;
+    uint64_t until;
+
+    if (lane->position < lane->run_end)
+        return true;
+    if (tracker_take_lost(shared->tracker, lane->number, UINT64_MAX, &lane->position,
+                          &lane->run_end)) {
+        if (shared->digests)
+            digests_forget(shared->digests, lane->position, lane->run_end - lane->position);
+        begin_run(lane, true, lane->run_end);
+        return true;
+    }
+    do {
+        if (lane->segment == lane->segment_end &&
+            !plan_take(&shared->plan, &lane->segment, &lane->segment_end))
+            return false;
+        lane->position =
+            tracker_skip_begun(shared->tracker, lane->segment, lane->segment_end, &until);
+        lane->segment = lane->run_end = until;
+    } while (lane->position == lane->run_end);
+    begin_run(lane, false, lane->segment_end);
+    return true;
+}
+
+/* ---- Of which kind ---------------------------------------------------------------------------- */
+
+enum lane_answer lane_next_of_source(struct lane *lane, struct lane_piece *piece)
+{
+    const struct lane_shared *shared = lane->shared;
+    uint64_t offset = lane->position, unit = shared->unit;
+    uint64_t most = min_u64(lane->run_end, offset + shared->options->chunk);
+    struct walk_run run;
+
+    if (!look(lane, &lane->source_walk, "source", &run))
+        return LANE_PENDING;
+    *piece = (struct lane_piece){.offset = offset};
+    if (run.zeros) {
+        piece->end = run.end >= lane->run_end ? lane->run_end : round_down(run.end, unit);
+        piece->zeros = piece->end > offset;
+        if (piece->zeros)
+            return LANE_PIECE;
+        if (run.open)
+            return LANE_PENDING;
+        piece->end = min_u64(offset + unit, most); /* zeros in a part of it only */
+        return LANE_PIECE;
+    }
+    if (run.open && run.end < most)
+        return LANE_PENDING; /* else where the device cuts its answers would show in the requests */
+    piece->end = min_u64(round_up(run.end, unit), most);
+    return LANE_PIECE;
+}
+
+/* Cuts the piece to where the target is of one kind. */
+static enum lane_answer look_at_target(struct lane *lane, struct lane_piece *piece)
+{
+    uint64_t offset = piece->offset, unit = lane->shared->unit, end;
+    struct walk_run run;
+
+    if (!look(lane, &lane->target_walk, "target", &run))
+        return LANE_PENDING;
+    if (run.open && run.end < piece->end && !piece->zeros)
+        return LANE_PENDING;
+    end = run.end >= piece->end ? piece->end : round_down(run.end, unit);
+    if (run.zeros && end > offset &&
+        (end == piece->end || piece->zeros || end - offset >= LANE_SHORT_HOLE)) {
+        piece->end = end;
+        piece->target_zero = true;
+    } else if (piece->zeros) {
+        piece->end = min_u64(piece->end, round_up(run.end, unit));
+    }
+    return LANE_PIECE;
+}
+
+enum lane_answer lane_next(struct lane *lane, struct lane_piece *piece)
+{
+    const struct lane_shared *shared = lane->shared;
+    enum lane_answer answer;
+
+    if (!next_run(lane))
+        return LANE_NOTHING;
+    answer = lane_next_of_source(lane, piece);
+    if (answer != LANE_PIECE || shared->options->zero_unit == 0)
+        return answer;
+    if (!lane->again && piece->offset >= shared->zero_from) {
+        piece->target_zero = true;
+        return LANE_PIECE;
+    }
+    if (!(lane->target->caps & BLK_CAN_EXTENTS))
+        return LANE_PIECE;
+    return look_at_target(lane, piece);
+}
+
+enum lane_answer lane_zeros_of_target(struct lane *lane, uint64_t *len)
+{
+    struct walk_run run;
+
+    *len = 0;
+    if (!look(lane, &lane->target_walk, "target", &run))
+        return LANE_PENDING;
+    if (run.zeros)
+        *len = run.end - lane->position;
+    return LANE_PIECE;
+}

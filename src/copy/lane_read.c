@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* From the source to READY: data is read, around bad blocks if need be; zeros are there at once. */
+#include "lane_private.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The slot's bytes are there. */
+static void take_digests(struct slot *slot)
+{
+    struct lane *lane = slot->lane;
+
+    if (!lane->digest)
+        return;
+    if (slot->zeros)
+        digests_take_zeros(lane->shared->digests, slot->offset, slot->len);
+    else
+        digests_take(lane->shared->digests, lane->digest, slot->offset, slot->buffer, slot->len);
+}
+
+static void bad_found(void *opaque, uint64_t offset, uint64_t len)
+{
+    const struct slot *slot = opaque;
+
+    slot->lane->shared->bad(slot->lane->shared, offset, len);
+}
+
+static void chunk_salvaged(struct salvage *salvage)
+{
+    struct slot *slot = salvage->opaque;
+    struct lane *lane = slot->lane;
+
+    lane->reading--;
+    slot_set_state(slot, SLOT_SALVAGING, SLOT_READY);
+    if (salvage->status < 0)
+        lane_fail(lane, &salvage->error, "source");
+    else
+        take_digests(slot);
+    loop_defer(lane->loop, &lane->call);
+}
+
+static void salvage(struct lane *lane, struct slot *slot)
+{
+    slot_set_state(slot, SLOT_READING, SLOT_SALVAGING);
+    slot->salvage = (struct salvage){
+        .dev = lane->source,
+        .offset = slot->offset,
+        .len = slot->len,
+        .buffer = slot->buffer,
+        .found = bad_found,
+        .done = chunk_salvaged,
+        .opaque = slot,
+    };
+    salvage_start(&slot->salvage);
+}
+
+/* It was read once, by an earlier run, and what that has copied is all there is of it now. */
+static void cannot_be_verified(struct lane *lane, struct slot *slot)
+{
+    const struct copy_options *options = lane->shared->options;
+    char text[400];
+
+    snprintf(text, sizeof(text),
+             "source: %s: the %" PRIu64 " bytes at offset %" PRIu64
+             " cannot be read any more, so that what an earlier run has copied of them cannot be "
+             "verified; it stays",
+             lane->source->name, slot->len, slot->offset);
+    options->notice(options->opaque, true, text);
+    lane->reading--;
+    slot_set_state(slot, SLOT_READING, SLOT_FREE);
+    slot_free(lane, slot);
+    loop_defer(lane->loop, &lane->call);
+}
+
+static void chunk_read(struct blk_req *req)
+{
+    struct slot *slot = req->opaque;
+    struct lane *lane = slot->lane;
+
+    if (req->status < 0 && lane->shared->options->salvage && !lane->draining &&
+        salvage_applies(&req->error)) {
+        if (lane->state == LANE_VERIFYING)
+            cannot_be_verified(lane, slot);
+        else
+            salvage(lane, slot);
+        return;
+    }
+    lane->reading--;
+    slot_set_state(slot, SLOT_READING, SLOT_READY);
+    if (req->status < 0)
+        lane_fail(lane, &req->error, "source");
+    else if (req->got < slot->len)
+        lane_fail_with(lane, EIO, "source",
+                       "%s ended at offset %" PRIu64 ", %" PRIu64 " bytes early",
+                       lane->source->name, slot->offset + req->got, slot->len - req->got);
+    else
+        take_digests(slot);
+    loop_defer(lane->loop, &lane->call);
+}
+
+void lane_start_piece(struct lane *lane, const struct lane_piece *piece)
+{
+    struct slot *slot = slot_take(lane);
+
+    slot->offset = piece->offset;
+    slot->len = piece->end - piece->offset;
+    slot->zeros = piece->zeros;
+    slot->target_zero = piece->target_zero;
+    if (!slot->zeros) {
+        slot_set_state(slot, SLOT_FREE, SLOT_READING);
+        lane->reading++;
+        slot_submit(slot, lane->source, BLK_READ, 0, chunk_read);
+        return;
+    }
+    slot_set_state(slot, SLOT_FREE, SLOT_READY);
+    take_digests(slot);
+    if (lane->shared->options->zero_unit == 0) { /* written like data */
+        memset(slot->buffer, 0, slot->len);
+        slot->zeros = false;
+    }
+    loop_defer(lane->loop, &lane->call);
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* From READY to the target: a chunk is cut into runs, which are written by their kind. */
+#include "lane_private.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#include <lunferry/units.h>
+
+/* Zeros that the target makes without freeing anything: below this, writing them is as good. */
+#define LEAST_ZERO (64 * KIB)
+
+void lane_skip(struct lane *lane, uint64_t offset, uint64_t len)
+{
+    struct lane_shared *shared = lane->shared;
+
+    if (!tracker_skipped(shared->tracker, lane->number, offset, len))
+        lane_fail_with(lane, ENOMEM, "lunferry", "out of memory");
+    atomic_fetch_add_explicit(&shared->skipped, len, memory_order_relaxed);
+    atomic_fetch_add_explicit(&shared->done, len, memory_order_relaxed);
+}
+
+/* ---- What is written -------------------------------------------------------------------------- */
+
+static void add_run(struct slot *slot, uint64_t offset, uint64_t len, bool zeros)
+{
+    struct slot_run *run = &slot->runs[slot->run_count++];
+
+    run->slot = slot;
+    run->offset = slot->offset + offset;
+    run->len = len;
+    run->zeros = zeros;
+}
+
+/* The shortest stretch of zeros that is not written like data. */
+static uint64_t least_zeros(const struct slot *slot, uint64_t unit)
+{
+    const struct blk_dev *target = slot->lane->target;
+    uint64_t least = LEAST_ZERO;
+
+    if (slot->target_zero)
+        return unit;
+    if (target->caps & BLK_CAN_UNMAP) /* less than that frees nothing */
+        least = target->limits.unmap_granule;
+    return least > unit ? least : unit;
+}
+
+static void plan_writes(struct slot *slot)
+{
+    const struct blk_dev *target = slot->lane->target;
+    uint64_t unit = round_up(slot->lane->shared->options->zero_unit, target->limits.align);
+    struct zeros_run found[ZEROS_MAX_RUNS];
+    unsigned count;
+
+    slot->run_count = slot->next_run = slot->outstanding = 0;
+    if (slot->zeros || unit == 0 || !(slot->target_zero || (target->caps & BLK_CAN_ZERO))) {
+        add_run(slot, 0, slot->len, slot->zeros);
+        return;
+    }
+    count = zeros_find(slot->buffer, (uint32_t)slot->len, (uint32_t)min_u64(unit, UINT32_MAX),
+                       (uint32_t)min_u64(least_zeros(slot, unit), UINT32_MAX), found);
+    for (unsigned i = 0; i < count; i++)
+        add_run(slot, found[i].offset, found[i].len, found[i].zeros);
+}
+
+/* ---- Writing ---------------------------------------------------------------------------------- */
+
+/* All of it is on the target, or will never be. */
+static void free_if_over(struct lane *lane, struct slot *slot)
+{
+    if (slot->outstanding > 0 || slot->next_run < slot->run_count)
+        return;
+    if (!slot->zeros)
+        atomic_fetch_add_explicit(&lane->shared->data_done, slot->len, memory_order_relaxed);
+    slot_set_state(slot, SLOT_WRITING, SLOT_FREE);
+    slot_free(lane, slot);
+}
+
+static void note_written(struct lane *lane, const struct slot_run *run)
+{
+    struct lane_shared *shared = lane->shared;
+
+    lane_note_epoch(lane, run->req.epoch);
+    if (!tracker_written(shared->tracker, lane->number, run->offset, run->len, run->req.epoch,
+                         run->req.durable))
+        lane_fail_with(lane, ENOMEM, "lunferry", "out of memory");
+    atomic_fetch_add_explicit(run->zeros ? &shared->zeroed : &shared->moved, run->len,
+                              memory_order_relaxed);
+    atomic_fetch_add_explicit(&shared->done, run->len, memory_order_relaxed);
+}
+
+static void run_written(struct blk_req *req)
+{
+    struct slot_run *run = req->opaque;
+    struct slot *slot = run->slot;
+    struct lane *lane = slot->lane;
+
+    lane->writing--;
+    slot->outstanding--;
+    if (req->status < 0)
+        lane_fail(lane, &req->error, "target");
+    else
+        note_written(lane, run);
+    free_if_over(lane, slot);
+    loop_defer(lane->loop, &lane->call);
+}
+
+static void submit_run(struct lane *lane, struct slot_run *run)
+{
+    struct slot *slot = run->slot;
+
+    if (run->zeros && slot->target_zero) {
+        lane_skip(lane, run->offset, run->len);
+        return;
+    }
+    run->iov = (struct iovec){slot->buffer + (run->offset - slot->offset), run->len};
+    run->req = (struct blk_req){
+        .op = run->zeros ? BLK_ZERO : BLK_WRITE,
+        .flags = (lane->fua ? BLK_FUA : 0u) | (run->zeros ? BLK_MAY_UNMAP : 0u),
+        .offset = run->offset,
+        .len = run->len,
+        .iov = run->zeros ? NULL : &run->iov,
+        .iovcnt = run->zeros ? 0 : 1,
+        .done = run_written,
+        .opaque = run,
+    };
+    lane->writing++;
+    slot->outstanding++;
+    blk_submit(lane->target, &run->req);
+}
+
+/* False: the rest of it has to wait. */
+static bool submit_slot(struct lane *lane, struct slot *slot)
+{
+    bool in_order = lane->shared->options->in_order;
+
+    if (in_order && slot != lane->oldest)
+        return false;
+    if (slot->state == SLOT_READY) {
+        plan_writes(slot);
+        slot_set_state(slot, SLOT_READY, SLOT_WRITING);
+    }
+    while (slot->next_run < slot->run_count) {
+        if (in_order && slot->outstanding > 0)
+            return false;
+        submit_run(lane, &slot->runs[slot->next_run++]);
+    }
+    return true;
+}
+
+void lane_submit_writes(struct lane *lane)
+{
+    struct slot *slot;
+
+    while ((slot = lane->unwritten) != NULL) {
+        if (slot->state != SLOT_READY && slot->state != SLOT_WRITING)
+            return;
+        if (!submit_slot(lane, slot))
+            return;
+        lane->unwritten = slot->next;
+        free_if_over(lane, slot);
+    }
+}
+
+void lane_drop_writes(struct lane *lane)
+{
+    struct slot *next;
+
+    for (struct slot *slot = lane->oldest; slot; slot = next) {
+        next = slot->next;
+        if (slot->state == SLOT_READY) {
+            slot_set_state(slot, SLOT_READY, SLOT_FREE);
+            slot_free(lane, slot);
+        } else if (slot->state == SLOT_WRITING && slot->next_run < slot->run_count) {
+            slot->run_count = slot->next_run;
+            free_if_over(lane, slot);
+        }
+    }
+}
