@@ -22,7 +22,7 @@ void blk_complete(struct blk_req *req, int status)
     loop_defer(req->dev->loop, &middle->call);
 }
 
-void middle_fail(struct blk_dev *dev, struct blk_req *req, int status)
+void middle_end(struct blk_dev *dev, struct blk_req *req, int status)
 {
     req->status = status;
     piece_list_add(&dev->middle->finished, req);
@@ -52,14 +52,15 @@ static void report(struct blk_dev *dev, struct blk_req *req)
 {
     dev->middle->callers--;
     retry_end(&dev->middle->retry);
-    if (req->status < 0) {
-        if (req->error.code == 0)
-            blk_error_set(&req->error, -req->status, "cancelled");
+    if (req->status < 0 && req->error.code == 0)
+        blk_error_set(&req->error, -req->status, "cancelled");
+    if (req->status < 0 && !req->error.whole) {
         if (req->op == BLK_FLUSH)
             blk_error_prefix(&req->error, "flushing %s", dev->name);
         else
             blk_error_prefix(&req->error, "%s %s at offset %" PRIu64, op_name(req->op), dev->name,
                              req->bad_offset != BLK_NO_OFFSET ? req->bad_offset : req->offset);
+        req->error.whole = true;
     }
     req->done(req);
 }
@@ -67,8 +68,8 @@ static void report(struct blk_dev *dev, struct blk_req *req)
 /* All pieces are in. */
 static void finish(struct blk_dev *dev, struct blk_req *req)
 {
-    bool needs_flush = (req->flags & BLK_FUA) && (req->op == BLK_WRITE || req->op == BLK_ZERO) &&
-                       !req->durable && !(dev->caps & BLK_CAN_FUA);
+    bool needs_flush =
+        (req->flags & BLK_FUA) && (req->op == BLK_WRITE || req->op == BLK_ZERO) && !req->durable;
 
     if (req->status == 0 && needs_flush && req->stage != PARENT_FLUSHING) {
         req->stage = PARENT_FLUSHING;
@@ -124,8 +125,25 @@ static void fold_error(struct blk_req *parent, const struct blk_req *req)
     parent->bad_offset = req->bad_offset;
 }
 
+/* Drivers decode what foreign servers say; what they make of it holds to the contract. */
+static void check_extents(const struct blk_req *req)
+{
+    const struct blk_extents *extents = req->extents;
+    uint64_t at = req->offset, end = req->offset + req->len;
+
+    assert(extents->count >= 1 && extents->count <= extents->capacity);
+    for (size_t i = 0; i < extents->count; i++) {
+        assert(extents->list[i].offset == at);
+        assert(extents->list[i].len > 0 && extents->list[i].len <= end - at);
+        at += extents->list[i].len;
+    }
+}
+
 static void fold_success(struct blk_req *parent, struct blk_req *req)
 {
+    /* Of a ZERO the driver has said it itself, or a FLUSH follows. */
+    bool durable = req->durable || (req->op == BLK_WRITE && (req->flags & BLK_FUA));
+
     if (req->stage == PIECE_FLUSH_FOR_FUA) {
         if (req->epoch == BLK_NO_EPOCH || req->epoch != parent->epoch)
             parent->status = blk_error_set_retry(
@@ -133,6 +151,8 @@ static void fold_success(struct blk_req *parent, struct blk_req *req)
                 "the server restarted between the write and its flush; the data may be lost");
         return;
     }
+    if (parent->op == BLK_EXTENTS)
+        check_extents(parent);
     if (parent->op == BLK_READ) {
         uint64_t skip_piece, skip_parent, len = wanted_part(req, &skip_piece, &skip_parent);
         uint64_t got = req->got > skip_piece ? min_u64(req->got - skip_piece, len) : 0;
@@ -144,13 +164,39 @@ static void fold_success(struct blk_req *parent, struct blk_req *req)
     }
     if (parent->stage == PARENT_NEW) {
         parent->epoch = req->epoch;
-        parent->durable = req->durable;
+        parent->durable = durable;
     } else {
         if (parent->epoch != req->epoch)
             parent->epoch = BLK_NO_EPOCH;
-        parent->durable = parent->durable && req->durable;
+        parent->durable = parent->durable && durable;
     }
     parent->stage = PARENT_STARTED;
+}
+
+/* So often one range is tried to be zeroed by another means. Each refusal leaves less of them. */
+#define MAX_REFUSALS 8
+
+/* True: the driver cannot do it after all, and it will be done by what is left. */
+static bool refused(struct blk_dev *dev, struct blk_req *req)
+{
+    struct blk_middle *middle = dev->middle;
+
+    if (req->status != -ENOTSUP || dev->driver->relays)
+        return false;
+    if (req->op == BLK_EXTENTS) {
+        middle_answer_data(req->parent);
+        req->status = 0;
+    }
+    if (req->op != BLK_ZERO || req->restarts == MAX_REFUSALS)
+        return false;
+    if (middle->state != MIDDLE_OPEN || middle->retry.state == RETRY_GONE) {
+        req->status = -ECANCELED;
+        blk_error_clear(&req->error);
+        return false;
+    }
+    req->restarts++;
+    piece_list_add(&middle->refused, req);
+    return true;
 }
 
 /* True: an answer that is no success was not the last word. */
@@ -188,10 +234,12 @@ static void take_back(struct blk_dev *dev, struct blk_req *req)
     if (piece_of(req)->at_driver) {
         piece_of(req)->at_driver = false;
         middle->in_driver--;
-        /* What the medium has lost is an answer, too: salvaging gets on. */
-        retry_answered(&middle->retry, req->status == 0 || req->error.retry == BLK_MEDIUM);
+        /* What the medium has lost is an answer, too: salvaging gets on. So is that there is no such
+         * command. */
+        retry_answered(&middle->retry, req->status == 0 || req->status == -ENOTSUP ||
+                                           req->error.retry == BLK_MEDIUM);
     }
-    if (repeat(dev, req))
+    if (refused(dev, req) || repeat(dev, req))
         return;
     if (req->status == -ECANCELED && middle->retry.state == RETRY_GONE) {
         req->error = middle->retry.error;

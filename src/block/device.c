@@ -39,6 +39,7 @@ static struct blk_dev *new_device(struct loop *loop, const struct blk_driver *dr
     retry_init(&middle->retry, &retry_owner, loop, dev->name);
     middle->call.run = middle_deliver;
     piece_list_init(&middle->waiting);
+    piece_list_init(&middle->refused);
     piece_list_init(&middle->completed);
     piece_list_init(&middle->finished);
     return dev;
@@ -125,21 +126,36 @@ static void end_task(struct blk_dev *dev, int status, const struct blk_error *er
         blk_error_clear(&middle->task_error);
     if (status < 0 && middle->task_error.code == 0)
         blk_error_set(&middle->task_error, -status, "cancelled");
-    if (status < 0)
+    if (status < 0 && !middle->task_error.whole) {
         blk_error_prefix(&middle->task_error, "%s%s",
                          middle->kind == TASK_OPEN || middle->kind == TASK_CLONE ? "opening " : "",
                          dev->name);
+        middle->task_error.whole = true;
+    }
     loop_defer(dev->loop, &middle->call);
+}
+
+static void check_limits(const struct blk_dev *dev)
+{
+    const struct blk_limits *limits = &dev->limits;
+
+    assert(limits->align > 0 && (limits->align & (limits->align - 1)) == 0);
+    assert(limits->mem_align > 0 && limits->max_depth > 0);
+    assert(limits->max_read > 0 && limits->max_read % limits->align == 0);
+    assert(!dev->writable || (limits->max_write > 0 && limits->max_write % limits->align == 0));
+    assert(!(dev->caps & BLK_CAN_ZERO) ||
+           (limits->max_zero > 0 && limits->max_zero % limits->align == 0));
+    assert(!(dev->caps & BLK_CAN_UNMAP) || (dev->caps & BLK_CAN_ZERO));
+    assert(!(dev->caps & BLK_CAN_DISCARD) ||
+           (limits->max_discard > 0 && limits->max_discard % limits->align == 0));
+    assert(limits->unmap_granule == 0 || limits->unmap_phase < limits->unmap_granule);
+    assert(limits->unmap_granule % limits->align == 0 && limits->unmap_phase % limits->align == 0);
 }
 
 static void end_opening(struct blk_dev *dev, int status, const struct blk_error *error)
 {
     if (status == 0) {
-        assert(dev->limits.align > 0 && (dev->limits.align & (dev->limits.align - 1)) == 0);
-        assert(dev->limits.mem_align > 0 && dev->limits.max_depth > 0);
-        assert(dev->limits.max_read > 0 && dev->limits.max_read % dev->limits.align == 0);
-        assert(!dev->writable ||
-               (dev->limits.max_write > 0 && dev->limits.max_write % dev->limits.align == 0));
+        check_limits(dev);
         if (dev->middle->need == 0 && dev->size != BLK_SIZE_UNKNOWN)
             dev->middle->need = dev->size;
         if (dev->opened.size == 0)
@@ -382,6 +398,8 @@ static void fail_waiting(struct blk_dev *dev, int status, const struct blk_error
     struct blk_middle *middle = dev->middle;
     struct blk_req *req;
 
+    while ((req = piece_list_take(&middle->refused)))
+        blk_complete(req, -ECANCELED);
     while ((req = piece_list_take(&middle->waiting))) {
         req->resume = req->offset + req->len;
         if (req->status == 0) {
@@ -390,7 +408,7 @@ static void fail_waiting(struct blk_dev *dev, int status, const struct blk_error
                 req->error = *error;
         }
         if (req->pieces == 0)
-            middle_fail(dev, req, req->status);
+            middle_end(dev, req, req->status);
     }
 }
 

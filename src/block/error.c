@@ -18,6 +18,7 @@ static void set(struct blk_error *error, int code, enum blk_retry retry, const c
     vsnprintf(text, sizeof(text), format, args);
     error->code = code;
     error->retry = retry;
+    error->whole = false;
     memcpy(error->text, text, sizeof(text));
 }
 
@@ -69,5 +70,6 @@ void blk_error_clear(struct blk_error *error)
 {
     error->code = 0;
     error->retry = BLK_FATAL;
+    error->whole = false;
     error->text[0] = '\0';
 }

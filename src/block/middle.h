@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The middle's own state of a device. device.c opens and closes; submit.c checks, splits and aligns
- * requests into pieces; deliver.c takes the pieces back and reports.
+ * The middle's own state of a device. device.c opens and closes; submit.c checks requests and hands them
+ * over in pieces; pieces.c splits and aligns; deliver.c takes the pieces back and reports.
  */
 #ifndef LUNFERRY_MIDDLE_H
 #define LUNFERRY_MIDDLE_H
@@ -69,6 +69,8 @@ struct blk_middle {
 
     struct loop_call call;       /* runs middle_deliver() */
     struct piece_list waiting;   /* callers' requests with pieces still to be made */
+    struct piece_list refused;   /* ZEROs that the driver could not do after all: to be done by what
+                                    is left. Pieces of their callers' requests all the while */
     struct piece_list completed; /* pieces that the driver gave back, not yet delivered */
     struct piece_list finished;  /* callers' requests that ended without a piece */
     struct blk_req *free_pieces;
@@ -114,6 +116,8 @@ void middle_pump(struct blk_dev *dev);
 void middle_forget(struct blk_dev *dev, struct blk_req *req);
 /* Is there more of the request to hand to the driver? */
 bool middle_has_more(const struct blk_req *req);
+/* Of EXTENTS: all of it counts as data. */
+void middle_answer_data(struct blk_req *req);
 /* A FLUSH on behalf of a request that is done but for being durable. False: out of memory. */
 bool middle_flush_for(struct blk_dev *dev, struct blk_req *parent);
 /* Hands a piece to the driver once more, as something else (the WRITE after the READ). */
@@ -122,12 +126,29 @@ void middle_resubmit(struct blk_dev *dev, struct blk_req *req);
 void middle_repeat(struct blk_dev *dev, struct blk_req *req);
 /* Begins a caller's request anew: what its pieces did is void. */
 void middle_restart(struct blk_dev *dev, struct blk_req *parent);
+
+/* pieces.c. NULL: out of memory. */
+struct blk_req *middle_new_piece(struct blk_dev *dev);
 void middle_free_piece(struct blk_dev *dev, struct blk_req *req);
+/* How far the next piece of the caller's request reaches that has *from as its first byte still to be done, where
+ * the last one is before `end`. Returns its length; *from becomes its offset. *whole_block: of a block
+ * only a part is wanted, and the piece is all of it. 0: there is nothing left to discard. */
+uint64_t middle_cut(const struct blk_dev *dev, const struct blk_req *req, uint64_t *from,
+                    uint64_t end, bool *whole_block);
+/* The flags with which the piece goes to the driver. */
+unsigned middle_flags(const struct blk_dev *dev, const struct blk_req *req);
+/* Gives the piece, whose op, offset and len are set, its buffers; it may become a WRITE of zeros or the
+ * READ of a block. False: out of memory. */
+bool middle_fill(const struct blk_dev *dev, struct blk_req *req, const struct blk_req *parent,
+                 bool whole_block);
+/* Once more: the driver may have changed the iov that it was given. Cannot fail: there was room for it
+ * before. */
+void middle_refill(struct blk_req *req);
 
 /* deliver.c: the deferred call of every device. */
 void middle_deliver(struct loop_call *call);
 /* Gives a caller's request its outcome; it is reported from the loop. */
-void middle_fail(struct blk_dev *dev, struct blk_req *req, int status);
+void middle_end(struct blk_dev *dev, struct blk_req *req, int status);
 
 /* device.c: reports ended tasks, and frees a closed device: the last thing done with it. */
 void middle_tasks(struct blk_dev *dev);

@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The way in: a caller's request is checked, then cut into pieces that the driver takes. */
+/* The way in: a caller's request is checked, then handed to the driver in pieces that it takes. */
 #include "middle.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <lunferry/units.h>
-
-/* What zeros are written from, where the device has no better means. */
-static const unsigned char zeros[64 * 1024] __attribute__((aligned(4096)));
 
 /* ---- Checking --------------------------------------------------------------------------------- */
 
@@ -38,8 +33,10 @@ static int check(const struct blk_dev *dev, struct blk_req *req)
         return blk_error_set(&req->error, EINVAL,
                              "%" PRIu64 " bytes lie outside of the device, which has %" PRIu64,
                              req->len, dev->size);
-    if ((req->op == BLK_WRITE || req->op == BLK_ZERO) && !dev->writable)
+    if ((req->op == BLK_WRITE || req->op == BLK_ZERO || req->op == BLK_DISCARD) && !dev->writable)
         return blk_error_set(&req->error, EROFS, "opened for reading only");
+    if (req->op == BLK_DISCARD && !(dev->caps & BLK_CAN_DISCARD))
+        return blk_error_set(&req->error, ENOTSUP, "its space cannot be freed");
     if ((req->op == BLK_READ || req->op == BLK_WRITE) && iov_length(req) != req->len)
         return blk_error_set(&req->error, EINVAL, "the buffers do not add up to the length");
     if (req->op == BLK_EXTENTS && req->extents->capacity == 0)
@@ -47,7 +44,7 @@ static int check(const struct blk_dev *dev, struct blk_req *req)
     return 0;
 }
 
-static void answer_without_driver(struct blk_req *req)
+void middle_answer_data(struct blk_req *req)
 {
     req->extents->list[0] = (struct blk_extent){
         .offset = req->offset,
@@ -80,14 +77,13 @@ void blk_submit(struct blk_dev *dev, struct blk_req *req)
 
     status = check(dev, req);
     if (status == 0 && req->op == BLK_EXTENTS && !(dev->caps & BLK_CAN_EXTENTS)) {
-        answer_without_driver(req);
-        req->resume = req->offset + req->len;
-        piece_list_add(&middle->finished, req);
-        loop_defer(dev->loop, &middle->call);
+        middle_answer_data(req);
+        middle_end(dev, req, 0);
         return;
     }
-    if (status < 0) {
-        middle_fail(dev, req, status);
+    /* Of a range to be discarded there may be nothing left. */
+    if (status < 0 || !middle_has_more(req)) {
+        middle_end(dev, req, status);
         return;
     }
     piece_list_add(&middle->waiting, req);
@@ -96,152 +92,23 @@ void blk_submit(struct blk_dev *dev, struct blk_req *req)
 
 /* ---- Pieces ----------------------------------------------------------------------------------- */
 
-static struct blk_req *new_piece(struct blk_dev *dev)
-{
-    struct blk_middle *middle = dev->middle;
-    struct blk_req *req = middle->free_pieces;
-
-    if (req) {
-        middle->free_pieces = req->next;
-        return req;
-    }
-    struct piece *piece = calloc(1, sizeof(*piece) + dev->driver->req_size);
-    /* cppcheck-suppress memleak ; middle_free_piece() finds it again from its member */
-    return piece ? &piece->req : NULL;
-}
-
-void middle_free_piece(struct blk_dev *dev, struct blk_req *req)
-{
-    struct piece *piece = piece_of(req);
-
-    free(piece->bounce);
-    piece->bounce = NULL;
-    req->next = dev->middle->free_pieces;
-    dev->middle->free_pieces = req;
-}
-
-void *blk_req_state(struct blk_req *req)
-{
-    return piece_of(req)->state;
-}
-
-static bool reserve_iov(struct piece *piece, int count)
-{
-    if (piece->iov_capacity < count) {
-        struct iovec *iov = realloc(piece->iov, (size_t)count * sizeof(*iov));
-
-        if (!iov)
-            return false;
-        piece->iov = iov;
-        piece->iov_capacity = count;
-    }
-    piece->req.iov = piece->iov;
-    return true;
-}
-
-/* The part of the parent's buffers that belongs to [offset, offset + len). */
-static bool slice_iov(struct piece *piece, const struct blk_req *parent, uint64_t offset,
-                      uint64_t len)
-{
-    uint64_t skip = offset - parent->offset;
-    int count = 0;
-
-    if (!reserve_iov(piece, parent->iovcnt))
-        return false;
-    for (int i = 0; i < parent->iovcnt && len > 0; i++) {
-        const struct iovec *from = &parent->iov[i];
-        size_t part;
-
-        if (skip >= from->iov_len) {
-            skip -= from->iov_len;
-            continue;
-        }
-        part = min_u64(from->iov_len - skip, len);
-        piece->iov[count].iov_base = (char *)from->iov_base + skip;
-        piece->iov[count++].iov_len = part;
-        skip = 0;
-        len -= part;
-    }
-    piece->req.iovcnt = count;
-    return true;
-}
-
-static bool zero_iov(struct piece *piece, uint64_t len)
-{
-    int count = (int)((len + sizeof(zeros) - 1) / sizeof(zeros));
-
-    if (!reserve_iov(piece, count))
-        return false;
-    for (int i = 0; i < count; i++) {
-        size_t part = min_u64(len, sizeof(zeros));
-
-        piece->iov[i].iov_base = (void *)(uintptr_t)zeros; /* only ever read from */
-        piece->iov[i].iov_len = part;
-        len -= part;
-    }
-    piece->req.iovcnt = count;
-    return true;
-}
-
-static bool bounce_iov(struct piece *piece, const struct blk_dev *dev, uint64_t len)
-{
-    size_t align = dev->limits.mem_align > 4096 ? dev->limits.mem_align : 4096;
-
-    if (!reserve_iov(piece, 1))
-        return false;
-    piece->bounce = aligned_alloc(align, round_up(len, align));
-    if (!piece->bounce)
-        return false;
-    piece->iov[0] = (struct iovec){piece->bounce, len};
-    piece->req.iovcnt = 1;
-    return true;
-}
-
-static bool memory_is_aligned(const struct piece *piece, const struct blk_dev *dev)
-{
-    for (int i = 0; i < piece->req.iovcnt; i++) {
-        if ((uintptr_t)piece->iov[i].iov_base % dev->limits.mem_align != 0)
-            return false;
-    }
-    return true;
-}
-
-/* How far the next piece reaches. *whole_block: it is a part of a block only, for which the driver
- * has to be given [*offset, *offset + returned length), a little more than was asked. */
-static uint64_t next_range(const struct blk_dev *dev, const struct blk_req *req, uint64_t *offset,
-                           bool *whole_block)
-{
-    uint64_t align = dev->limits.align, from = req->resume, end = req->offset + req->len;
-    uint64_t block_end = min_u64(round_down(from, align) + align, dev->size);
-    uint64_t max = req->op == BLK_READ ? dev->limits.max_read : dev->limits.max_write;
-
-    *whole_block = from % align != 0 || end < block_end;
-    if (*whole_block) {
-        *offset = round_down(from, align);
-        return block_end - *offset;
-    }
-    if (req->op == BLK_ZERO && (dev->caps & BLK_CAN_ZERO))
-        max = dev->limits.max_zero;
-    *offset = from;
-    /* Cut at multiples of max, so that neighbouring requests are cut alike. */
-    end = min_u64(end, from - from % max + max);
-    return end == dev->size ? end - from : round_down(end, align) - from;
-}
-
 bool middle_has_more(const struct blk_req *req)
 {
+    uint64_t from = req->resume, end = req->offset + req->len;
+    bool whole_block;
+
     if (req->op == BLK_FLUSH || req->op == BLK_EXTENTS)
         return req->pieces == 0 && req->stage == PARENT_NEW;
-    return req->resume < req->offset + req->len;
+    if (req->op == BLK_DISCARD)
+        return from < end && middle_cut(req->dev, req, &from, end, &whole_block) > 0;
+    return from < end;
 }
 
 static void start_piece(struct blk_dev *dev, struct blk_req *req, struct blk_req *parent)
 {
     req->dev = dev;
     req->parent = parent;
-    req->flags = parent->flags;
-    if (!(dev->caps & BLK_CAN_FUA))
-        req->flags &= ~(unsigned)BLK_FUA;
+    req->flags = middle_flags(dev, req);
     req->status = 0;
     blk_error_clear(&req->error);
     req->got = req->op == BLK_READ ? req->len : 0;
@@ -251,35 +118,21 @@ static void start_piece(struct blk_dev *dev, struct blk_req *req, struct blk_req
     req->extents = parent->extents;
 }
 
-/* Fills the piece's buffers. False: out of memory. */
-static bool fill_piece(struct blk_dev *dev, struct piece *piece, const struct blk_req *parent,
-                       bool whole_block)
+/* Is there a capability less than when it was made? */
+static bool is_outdated(const struct blk_dev *dev, const struct blk_req *req)
 {
-    struct blk_req *req = &piece->req;
-
-    req->iovcnt = 0;
-    if (whole_block) {
-        if (parent->op != BLK_READ) {
-            req->op = BLK_READ;
-            req->stage = PIECE_BLOCK_READ;
-        }
-        return bounce_iov(piece, dev, req->len);
-    }
-    if (parent->op == BLK_ZERO) {
-        if (dev->caps & BLK_CAN_ZERO)
-            return true;
-        req->op = BLK_WRITE;
-        return zero_iov(piece, req->len);
-    }
-    if (!slice_iov(piece, parent, req->offset, req->len))
+    if (dev->driver->relays)
         return false;
-    if (memory_is_aligned(piece, dev))
-        return true;
-    if (!bounce_iov(piece, dev, req->len))
+    switch (req->op) {
+    case BLK_ZERO:
+        return !(dev->caps & BLK_CAN_ZERO) || req->len > dev->limits.max_zero;
+    case BLK_EXTENTS:
+        return !(dev->caps & BLK_CAN_EXTENTS);
+    case BLK_DISCARD:
+        return !(dev->caps & BLK_CAN_DISCARD);
+    default:
         return false;
-    if (parent->op == BLK_WRITE)
-        blk_iov_to(parent, req->offset - parent->offset, piece->bounce, req->len);
-    return true;
+    }
 }
 
 static void hand_over(struct blk_dev *dev, struct blk_req *req)
@@ -289,6 +142,8 @@ static void hand_over(struct blk_dev *dev, struct blk_req *req)
     /* It may have been cancelled between two pieces of which one follows the other. */
     if (middle->state != MIDDLE_OPEN || middle->retry.state == RETRY_GONE) {
         blk_complete(req, -ECANCELED);
+    } else if (is_outdated(dev, req)) {
+        blk_complete(req, blk_error_set(&req->error, ENOTSUP, "its space cannot be freed"));
     } else if (!retry_is_open(&middle->retry)) {
         retry_wait(&middle->retry, &piece_of(req)->item);
     } else {
@@ -306,48 +161,95 @@ static void to_driver(struct blk_dev *dev, struct blk_req *req)
     hand_over(dev, req);
 }
 
+/* What is under way is waited for. */
+static void out_of_memory(struct blk_dev *dev, struct blk_req *parent)
+{
+    middle_forget(dev, parent);
+    parent->status = blk_error_set(&parent->error, ENOMEM, "out of memory");
+    if (parent->pieces == 0)
+        middle_end(dev, parent, -ENOMEM);
+}
+
+/* NULL: out of memory. */
+static struct blk_req *make_piece(struct blk_dev *dev, struct blk_req *parent, uint64_t offset,
+                                  uint64_t len, bool whole_block)
+{
+    struct blk_req *req = middle_new_piece(dev);
+
+    if (!req)
+        return NULL;
+    req->op = parent->op;
+    req->offset = offset;
+    req->len = len;
+    req->stage = PIECE_PLAIN;
+    req->restarts = 0;
+    if (!middle_fill(dev, req, parent, whole_block)) {
+        middle_free_piece(dev, req);
+        return NULL;
+    }
+    start_piece(dev, req, parent);
+    return req;
+}
+
 /* Makes and submits the next piece of a waiting request. False: it has to wait. */
 static bool next_piece(struct blk_dev *dev, struct blk_req *parent)
 {
     struct blk_middle *middle = dev->middle;
     bool whole_block = false, ranged = parent->op != BLK_FLUSH && parent->op != BLK_EXTENTS;
-    uint64_t offset = parent->offset, len = parent->len;
+    uint64_t offset = parent->resume, end = parent->offset + parent->len, len = parent->len;
     struct blk_req *req;
 
     if (ranged)
-        len = next_range(dev, parent, &offset, &whole_block);
+        len = middle_cut(dev, parent, &offset, end, &whole_block);
     if (whole_block && parent->op != BLK_READ && middle->changing_a_block)
         return false;
-    req = new_piece(dev);
+    req = make_piece(dev, parent, offset, len, whole_block);
     if (!req) {
-        middle_forget(dev, parent);
-        parent->status = blk_error_set(&parent->error, ENOMEM, "out of memory");
-        if (parent->pieces == 0)
-            middle_fail(dev, parent, -ENOMEM);
+        out_of_memory(dev, parent);
         return true;
     }
-    req->op = parent->op;
-    req->offset = offset;
-    req->len = len;
-    req->stage = PIECE_PLAIN;
-    if (ranged && !fill_piece(dev, piece_of(req), parent, whole_block)) {
-        middle_free_piece(dev, req);
-        middle_forget(dev, parent);
-        parent->status = blk_error_set(&parent->error, ENOMEM, "out of memory");
-        if (parent->pieces == 0)
-            middle_fail(dev, parent, -ENOMEM);
-        return true;
-    }
-    start_piece(dev, req, parent);
     if (req->stage == PIECE_BLOCK_READ)
         middle->changing_a_block = true;
-    parent->resume = min_u64(offset + len, parent->offset + parent->len);
+    parent->resume = min_u64(offset + len, end);
     parent->pieces++;
     if (!middle_has_more(parent))
         middle_forget(dev, parent);
     parent->pieces--;
     to_driver(dev, req);
     return true;
+}
+
+/* The same for a range that the driver has refused to zero. Its first piece is one of its own, the last
+ * one is the one that was refused. */
+static void next_of_refused(struct blk_dev *dev, struct blk_req *refused)
+{
+    struct blk_middle *middle = dev->middle;
+    struct blk_req *parent = refused->parent, *req;
+    uint64_t offset = refused->offset, len;
+    bool whole_block;
+
+    len = middle_cut(dev, parent, &offset, offset + refused->len, &whole_block);
+    assert(!whole_block && len > 0);
+    if (parent->status == 0 && len < refused->len) {
+        req = make_piece(dev, parent, offset, len, false);
+        if (req) {
+            req->restarts = refused->restarts;
+            refused->offset += len;
+            refused->len -= len;
+            to_driver(dev, req);
+            return;
+        }
+    }
+    piece_list_take(&middle->refused);
+    refused->op = parent->op;
+    if (parent->status < 0) {
+        blk_complete(refused, -ECANCELED); /* nobody needs it any more */
+    } else if (len < refused->len || !middle_fill(dev, refused, parent, false)) {
+        blk_complete(refused, blk_error_set(&refused->error, ENOMEM, "out of memory"));
+    } else {
+        start_piece(dev, refused, parent);
+        hand_over(dev, refused);
+    }
 }
 
 void middle_forget(struct blk_dev *dev, struct blk_req *req)
@@ -369,16 +271,18 @@ void middle_pump(struct blk_dev *dev)
     struct blk_middle *middle = dev->middle;
 
     /* What is kept has a place at the driver: one that is too busy gets fewer requests. */
-    while (middle->waiting.head && retry_is_open(&middle->retry) &&
+    while (retry_is_open(&middle->retry) &&
            middle->in_driver + middle->retry.kept_count < dev->limits.max_depth) {
-        if (!next_piece(dev, middle->waiting.head))
+        if (middle->refused.head)
+            next_of_refused(dev, middle->refused.head);
+        else if (!middle->waiting.head || !next_piece(dev, middle->waiting.head))
             return;
     }
 }
 
 bool middle_flush_for(struct blk_dev *dev, struct blk_req *parent)
 {
-    struct blk_req *req = new_piece(dev);
+    struct blk_req *req = middle_new_piece(dev);
 
     if (!req)
         return false;
@@ -387,6 +291,7 @@ bool middle_flush_for(struct blk_dev *dev, struct blk_req *parent)
     req->len = 0;
     req->iovcnt = 0;
     req->stage = PIECE_FLUSH_FOR_FUA;
+    req->restarts = 0;
     start_piece(dev, req, parent);
     to_driver(dev, req);
     return true;
@@ -398,26 +303,9 @@ void middle_resubmit(struct blk_dev *dev, struct blk_req *req)
     to_driver(dev, req);
 }
 
-/* The driver may have changed the iov that it was given. None of this can fail: there was room for it
- * before. */
-static void refill_piece(struct piece *piece)
-{
-    struct blk_req *req = &piece->req;
-    const struct blk_req *parent = req->parent;
-
-    if (piece->bounce) {
-        piece->iov[0] = (struct iovec){piece->bounce, req->len};
-        piece->req.iovcnt = 1;
-    } else if (req->op == BLK_READ || (req->op == BLK_WRITE && parent->op == BLK_WRITE)) {
-        slice_iov(piece, parent, req->offset, req->len);
-    } else if (req->op == BLK_WRITE) {
-        zero_iov(piece, req->len);
-    }
-}
-
 void middle_repeat(struct blk_dev *dev, struct blk_req *req)
 {
-    refill_piece(piece_of(req));
+    middle_refill(req);
     start_piece(dev, req, req->parent);
     hand_over(dev, req);
 }
@@ -433,41 +321,4 @@ void middle_restart(struct blk_dev *dev, struct blk_req *parent)
     parent->epoch = BLK_NO_EPOCH;
     parent->durable = false;
     piece_list_add(&dev->middle->waiting, parent);
-}
-
-/* ---- Buffers ---------------------------------------------------------------------------------- */
-
-enum direction { TO_BUF, FROM_BUF };
-
-static void copy_iov(const struct blk_req *req, uint64_t offset, unsigned char *buf, size_t len,
-                     enum direction direction)
-{
-    for (int i = 0; i < req->iovcnt && len > 0; i++) {
-        const struct iovec *iov = &req->iov[i];
-        size_t part;
-
-        if (offset >= iov->iov_len) {
-            offset -= iov->iov_len;
-            continue;
-        }
-        part = min_u64(iov->iov_len - offset, len);
-        if (direction == TO_BUF)
-            memcpy(buf, (unsigned char *)iov->iov_base + offset, part);
-        else
-            memcpy((unsigned char *)iov->iov_base + offset, buf, part);
-        offset = 0;
-        buf += part;
-        len -= part;
-    }
-    assert(len == 0);
-}
-
-void blk_iov_from(const struct blk_req *req, uint64_t offset, const void *buf, size_t len)
-{
-    copy_iov(req, offset, (unsigned char *)(uintptr_t)buf, len, FROM_BUF);
-}
-
-void blk_iov_to(const struct blk_req *req, uint64_t offset, void *buf, size_t len)
-{
-    copy_iov(req, offset, buf, len, TO_BUF);
 }

@@ -238,7 +238,10 @@ static void check_capable(const struct fake_dev *dev, const struct blk_req *req)
     must(dev->fake, req->op != BLK_ZERO || (caps & BLK_CAN_ZERO));
     must(dev->fake, req->op != BLK_EXTENTS || (caps & BLK_CAN_EXTENTS));
     must(dev->fake, req->op != BLK_DISCARD || (caps & BLK_CAN_DISCARD));
-    must(dev->fake, !(req->flags & BLK_FUA) || (caps & BLK_CAN_FUA));
+    if (req->flags & BLK_FUA)
+        must(dev->fake, (caps & BLK_CAN_FUA) && (req->op == BLK_READ || req->op == BLK_WRITE));
+    if (req->flags & BLK_MAY_UNMAP)
+        must(dev->fake, (caps & BLK_CAN_UNMAP) && req->op == BLK_ZERO);
 }
 
 /* No other write that overlaps this one (a READ may share a block with one), and the order that was

@@ -66,9 +66,11 @@ static const struct cut_case cut_cases[] = {
     {100, 512, 4096, 4096, 1, 0, BLK_WRITE, 0, 1, 99, "READ 0+100\nWRITE 0+100\n"},
     /* Zeros, by the cheapest means. */
     {20000, 512, 4096, 4096, 8192, BLK_CAN_ZERO, BLK_ZERO, BLK_MAY_UNMAP, 0, 16384,
+     "ZERO 0+8192\nZERO 8192+8192\n"},
+    {20000, 512, 4096, 4096, 8192, BLK_CAN_ZERO | BLK_CAN_UNMAP, BLK_ZERO, BLK_MAY_UNMAP, 0, 16384,
      "ZERO 0+8192 UNMAP\nZERO 8192+8192 UNMAP\n"},
     {20000, 512, 4096, 4096, 8192, 0, BLK_ZERO, BLK_MAY_UNMAP, 0, 8192,
-     "WRITE 0+4096 UNMAP\nWRITE 4096+4096 UNMAP\n"},
+     "WRITE 0+4096\nWRITE 4096+4096\n"},
     {20000, 512, 4096, 4096, 8192, BLK_CAN_ZERO, BLK_ZERO, 0, 100, 1000,
      "READ 0+512\nZERO 512+512\nWRITE 0+512\nREAD 1024+512\nWRITE 1024+512\n"},
     /* Durable when done: by the flag, or by a FLUSH after all of it. */
@@ -79,7 +81,7 @@ static const struct cut_case cut_cases[] = {
     {20000, 512, 4096, 4096, 1, 0, BLK_WRITE, BLK_FUA, 5, 10, "READ 0+512\nWRITE 0+512\nFLUSH\n"},
     {20000, 1, 4096, 4096, 4096, BLK_CAN_ZERO, BLK_ZERO, BLK_FUA, 0, 4096, "ZERO 0+4096\nFLUSH\n"},
     {20000, 1, 4096, 4096, 4096, BLK_CAN_ZERO | BLK_CAN_FUA, BLK_ZERO, BLK_FUA, 0, 4096,
-     "ZERO 0+4096 FUA\n"},
+     "ZERO 0+4096\nFLUSH\n"},
 };
 
 /* What the request is to do, done by hand. */
