@@ -148,6 +148,7 @@ static int finish_opening(struct lun *lun, struct blk_error *error)
     dev->caps = BLK_BARE;
     if (facts->can_fua)
         dev->caps |= BLK_CAN_FUA;
+    provisioning_open(&lun->provisioning, facts);
     lun->is_known = lun->is_open = true;
     return 0;
 }
@@ -197,6 +198,8 @@ static void attached(struct lun *lun)
         return;
     }
     cache_told(&lun->cache, lun->facts.write_cache);
+    provisioning_look(&lun->provisioning, &lun->facts);
+    provisioning_offer(&lun->provisioning, &lun->opened, &lun->dev);
     lun->dev.seen.size = size_of(&lun->facts);
     lun->fresh = false;
     iscsi_session_settle(&lun->session);
@@ -310,11 +313,25 @@ static bool came_another_way(const struct lun *lun)
     return lun->resumes && lun->session.had_choice; /* nobody knows which way it was */
 }
 
+/* Commands at which the target has dropped the session more than once are not used any more. */
+static void give_up_means(struct lun *lun)
+{
+    unsigned means = provisioning_new_session(&lun->provisioning);
+
+    for (unsigned i = 0; i < MEANS_NONE; i++) {
+        if ((means >> i & 1) != 0)
+            blk_warn(&lun->dev,
+                     "the session was lost at each %s so far, which LUN %u is not sent any more",
+                     means_name(i), lun->login.lun);
+    }
+}
+
 static void session_up(struct session *session)
 {
     struct lun *lun = container_of(session, struct lun, session);
 
     cache_new_session(&lun->cache);
+    give_up_means(lun);
     lun->fresh = true;
     if (lun->state == LUN_RELEASING) {
         release(lun);

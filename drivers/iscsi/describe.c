@@ -21,11 +21,37 @@ static void describe_blocks(const struct lun *lun, struct blk_report *report)
                         units_size(size, (uint64_t)facts->optimal_transfer * facts->block_size));
 }
 
+static enum means means_of(const struct lun *lun, enum blk_op op)
+{
+    return provisioning_means(&lun->provisioning, op, true);
+}
+
+static void describe_granule(const struct lun *lun, struct blk_report *report)
+{
+    const struct blk_limits *limits = &lun->dev.limits;
+    char granule[UNITS_TEXT], phase[UNITS_TEXT];
+
+    if (limits->unmap_granule == 0)
+        return;
+    units_size(granule, limits->unmap_granule);
+    if (limits->unmap_phase == 0)
+        blk_report_fact(report, "unmap-granule", "unmaps in units of", "%s", granule);
+    else
+        blk_report_fact(report, "unmap-granule", "unmaps in units of", "%s, the first at %s",
+                        granule, units_size(phase, limits->unmap_phase));
+}
+
 static void describe_provisioning(const struct lun *lun, struct blk_report *report)
 {
     static const char *const kinds[] = {"provisioned on demand", "resource", "thin"};
+    static const char *const reads_as[] = {[UNMAPPED_NOT_TOLD] = "not known",
+                                           [UNMAPPED_ZEROS] = "yes",
+                                           [UNMAPPED_PATTERN] = "no, as a pattern"};
     const struct lun_facts *facts = &lun->facts;
+    enum means zero = means_of(lun, BLK_ZERO);
 
+    blk_report_fact(report, "zeros-with", "makes zeros with", "%s",
+                    zero != MEANS_NONE ? means_name(zero) : "writing them");
     if (!facts->provisioned) {
         blk_report_fact(report, "provisioning", "provisioning", "full");
         return;
@@ -33,12 +59,12 @@ static void describe_provisioning(const struct lun *lun, struct blk_report *repo
     blk_report_fact(report, "provisioning", "provisioning", "%s",
                     kinds[facts->provisioning < 3 ? facts->provisioning : 0]);
     blk_report_fact(report, "unmapped-reads-zeros", "unmapped blocks read as zeros", "%s",
-                    facts->reads_zeros ? "yes" : "no");
+                    reads_as[provisioning_unmapped(facts)]);
     blk_report_fact(report, "unmaps-with", "unmaps with", "%s",
-                    facts->can_unmap && facts->can_write_same_unmap ? "UNMAP, WRITE SAME(16)"
-                    : facts->can_unmap                              ? "UNMAP"
-                    : facts->can_write_same_unmap                   ? "WRITE SAME(16)"
-                                                                    : "nothing");
+                    means_name(means_of(lun, BLK_DISCARD)));
+    describe_granule(lun, report);
+    blk_report_fact(report, "extents", "tells its extents", "%s",
+                    means_of(lun, BLK_EXTENTS) != MEANS_NONE ? "yes" : "no");
 }
 
 void lun_describe(struct blk_dev *dev, struct blk_report *report)

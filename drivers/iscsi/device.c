@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A LUN as a device. Requests become READ(16), WRITE(16) and SYNCHRONIZE CACHE(16).
+ * A LUN as a device. Requests become READ(16), WRITE(16) and SYNCHRONIZE CACHE(16), and where the LUN
+ * has them the commands of provisioning.c.
  *
  * Payload is not copied: the library reads and writes the request's own buffers. It edits the iov
  * array while it works and puts it back before it returns.
@@ -21,6 +22,8 @@ struct lun_request {
     struct command command;
     struct blk_req *req;
     uint64_t flushes; /* of a FLUSH: see cache_flush_begins() */
+    enum means means; /* of a ZERO, DISCARD, EXTENTS */
+    struct means_data data;
 };
 
 struct standing lun_standing(const struct lun *lun)
@@ -54,17 +57,22 @@ static void fail_lost(struct lun *lun, struct blk_req *req)
     blk_complete(req, -req->error.code);
 }
 
+static bool is_optional(const struct blk_req *req)
+{
+    return req->op == BLK_ZERO || req->op == BLK_DISCARD || req->op == BLK_EXTENTS;
+}
+
 /* A residual (RFC 7143 11.4.5) means that data is missing, or that the target counts other blocks
- * than we do. */
+ * than we do. UNMAP and GET LBA STATUS may make do with less than there is room for. */
 static int check_residual(struct blk_req *req, const struct scsi_task *task)
 {
-    if (req->op == BLK_FLUSH || task->residual_status == SCSI_RESIDUAL_NO_RESIDUAL ||
-        task->residual == 0)
+    if (req->op == BLK_FLUSH || req->op == BLK_DISCARD || req->op == BLK_EXTENTS ||
+        task->residual_status == SCSI_RESIDUAL_NO_RESIDUAL || task->residual == 0)
         return 0;
     return blk_error_set(
         &req->error, EIO, "the target moved %zu bytes %s than the %" PRIu64 " asked for",
         task->residual, task->residual_status == SCSI_RESIDUAL_UNDERFLOW ? "less" : "more",
-        req->len);
+        (uint64_t)task->expxferlen);
 }
 
 static int request_failed(struct lun *lun, struct blk_req *req, int status,
@@ -93,6 +101,45 @@ static int request_failed(struct lun *lun, struct blk_req *req, int status,
     return rc;
 }
 
+/* The command is not for this target: the middle is to do it by what is left. */
+static int refuse(struct lun *lun, struct blk_req *req, enum means means)
+{
+    provisioning_refused(&lun->provisioning, means);
+    provisioning_offer(&lun->provisioning, &lun->opened, &lun->dev);
+    req->error.code = ENOTSUP;
+    req->error.retry = BLK_FATAL;
+    return -ENOTSUP;
+}
+
+static int optional_done(struct lun *lun, struct lun_request *request, int status,
+                         const struct scsi_task *task)
+{
+    struct blk_req *req = request->req;
+    struct answer answer;
+    int rc;
+
+    if (!sense_is_success(status, task)) {
+        rc = request_failed(lun, req, status, task);
+        /* EPROTO for good is a Reject PDU for this one command. */
+        return means_is_refusal(status, task) || (rc == -EPROTO && req->error.retry == BLK_FATAL)
+                   ? refuse(lun, req, request->means)
+                   : rc;
+    }
+    /* A WRITE SAME with a residual has done something else than was asked: nobody knows what, but
+     * writing zeros over it mends it. */
+    if (check_residual(req, task) < 0)
+        return refuse(lun, req, request->means);
+    provisioning_worked(&lun->provisioning, request->means);
+    if (req->op == BLK_EXTENTS) {
+        answer = answer_of(task);
+        if (status != SCSI_STATUS_GOOD)
+            answer.len = 0; /* what is there is sense data */
+        provisioning_take_extents(&lun->provisioning, &answer, lun->opened.block_size, req->offset,
+                                  req->len, req->extents);
+    }
+    return 0;
+}
+
 static void request_done(struct command *command, int status, struct scsi_task *task)
 {
     struct lun_request *request = container_of(command, struct lun_request, command);
@@ -101,13 +148,20 @@ static void request_done(struct command *command, int status, struct scsi_task *
     int rc;
 
     if (status == SCSI_STATUS_CANCELLED) {
+        if (is_optional(req))
+            provisioning_lost(&lun->provisioning, request->means);
         fail_lost(lun, req);
         return;
     }
-    rc = sense_is_success(status, task) ? check_residual(req, task)
-                                        : request_failed(lun, req, status, task);
+    if (is_optional(req))
+        rc = optional_done(lun, request, status, task);
+    else
+        rc = sense_is_success(status, task) ? check_residual(req, task)
+                                            : request_failed(lun, req, status, task);
     if (rc == 0 && req->op == BLK_WRITE)
         req->durable = cache_wrote(&lun->cache, (req->flags & BLK_FUA) != 0);
+    if (rc == 0 && (req->op == BLK_ZERO || req->op == BLK_DISCARD)) /* which have no FUA */
+        req->durable = cache_wrote(&lun->cache, false);
     if (rc == 0 && req->op == BLK_FLUSH)
         cache_flush_ended(&lun->cache, request->flushes);
     if (rc == 0 && req->op != BLK_READ)
@@ -141,6 +195,37 @@ static struct scsi_task *make_task(const struct lun *lun, const struct blk_req *
     }
 }
 
+static struct scsi_task *make_optional_task(const struct lun *lun, struct lun_request *request)
+{
+    const struct blk_req *req = request->req;
+    uint32_t block_size = lun->opened.block_size;
+    uint64_t lba = req->offset / block_size;
+
+    if (request->means == MEANS_STATUS)
+        return means_status_task(lba, req->extents->capacity);
+    assert(req->offset % block_size == 0 && req->len % block_size == 0);
+    assert(req->len / block_size <= UINT32_MAX);
+    return means_task(&request->data, request->means, lba, (uint32_t)(req->len / block_size),
+                      block_size);
+}
+
+/* Limits have no part in this: a request may be older than the refusal that has lowered them. */
+static void submit_optional(struct lun *lun, struct blk_req *req)
+{
+    struct lun_request *request = blk_req_state(req);
+
+    request->req = req;
+    request->means =
+        provisioning_means(&lun->provisioning, req->op, (req->flags & BLK_MAY_UNMAP) != 0);
+    if (request->means == MEANS_NONE) { /* any more */
+        blk_complete(req, blk_error_set(&req->error, ENOTSUP,
+                                        "LUN %u has no command for it that works", lun->login.lun));
+        return;
+    }
+    request->command = (struct command){.done = request_done};
+    iscsi_session_send(&lun->session, &request->command, make_optional_task(lun, request));
+}
+
 static void lun_submit(struct blk_dev *dev, struct blk_req *req)
 {
     struct lun *lun = lun_of(dev);
@@ -154,6 +239,10 @@ static void lun_submit(struct blk_dev *dev, struct blk_req *req)
     if (req->op == BLK_FLUSH && !cache_needs_flush(&lun->cache)) {
         req->epoch = lun->cache.epoch;
         blk_complete(req, 0);
+        return;
+    }
+    if (is_optional(req)) {
+        submit_optional(lun, req);
         return;
     }
     assert(req->op == BLK_FLUSH ||

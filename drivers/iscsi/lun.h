@@ -27,6 +27,7 @@ struct lun {
     struct session session;
     struct probe probe;
     struct cache cache;
+    struct provisioning provisioning;
     struct reservation reservation;
     enum lun_state state;
     bool is_clone;

@@ -6,6 +6,7 @@
  *   attach.c   opening, recovering, reserving, closing: from a session to a LUN that may be used
  *   describe.c what is told of a device
  *   reserve.c  persistent reservations
+ *   provisioning.c  zeros, freeing, extents: which commands the LUN has for them, until it refuses
  *   probe.c    what the LUN says about itself
  *   answer.c   fields of the data that a command brought
  *   cache.c    when an acknowledged write is durable
@@ -309,16 +310,19 @@ struct lun_facts {
     uint32_t block_size;
     unsigned physical_exponent; /* physical block = block_size << this */
     bool provisioned;           /* LBPME: not fully provisioned */
-    bool reads_zeros;           /* LBPRZ: unmapped blocks read as zeros */
+    bool capacity_lbprz;        /* LBPRZ, which is one bit here */
     /* VPD page B0h, in blocks; 0: not told */
     uint32_t max_transfer, optimal_transfer;
-    uint32_t max_unmap_blocks, max_unmap_descriptors;
-    uint32_t unmap_granularity;
+    uint32_t max_unmap_blocks, max_unmap_descriptors; /* 0: no UNMAP */
+    uint32_t unmap_granularity, unmap_alignment;
     uint64_t max_write_same;
-    bool no_zero_write_same; /* WSNZ: WRITE SAME of 0 blocks is refused */
     /* VPD page B2h */
+    bool provisioning_told;               /* the page exists */
     bool can_unmap, can_write_same_unmap; /* LBPU, LBPWS */
+    unsigned lbprz;                       /* three bits: provisioning_unmapped() */
     unsigned provisioning;                /* 0: not told, 1: resource, 2: thin */
+    /* REPORT SUPPORTED OPERATION CODES, of WRITE SAME(16) */
+    enum lun_support { SUPPORT_NOT_TOLD, SUPPORT_NO, SUPPORT_YES } write_same;
     /* MODE SENSE, caching page */
     bool cache_told;  /* the page exists */
     bool write_cache; /* WCE; true where not told: durable then only what was flushed */
@@ -336,6 +340,7 @@ enum probe_item {
     PROBE_IDENTITY,
     PROBE_LIMITS,
     PROBE_PROVISIONING,
+    PROBE_WRITE_SAME,
     PROBE_ITEMS,
 };
 
@@ -364,6 +369,73 @@ struct probe {
 
 /* May be started anew when it is done, or when its session has ended. */
 void probe_start(struct probe *probe);
+
+/* ---- provisioning.c --------------------------------------------------------------------------- */
+
+/*
+ * What a LUN can do beside reading and writing: make zeros, free blocks, tell which are in use.
+ *
+ * Each goes by a command that targets need not have, so what the LUN's pages promise is only tried. A
+ * command that is refused, or that costs two sessions before it has succeeded once, is not used by
+ * this device any more. A later look at the LUN may take commands away; it never brings one back.
+ */
+enum means {
+    MEANS_SAME,       /* WRITE SAME(16) of a block of zeros */
+    MEANS_SAME_UNMAP, /* the same with UNMAP: what cannot be unmapped is written */
+    MEANS_UNMAP,      /* UNMAP */
+    MEANS_STATUS,     /* GET LBA STATUS(16) */
+    MEANS_NONE,
+};
+
+struct provisioning {
+    bool reads_zeros; /* what is unmapped does */
+    /* private to provisioning.c; sets of 1 << enum means */
+    unsigned usable;
+    unsigned proven; /* have succeeded */
+    unsigned lost;   /* were on their way when this session ended */
+    unsigned char losses[MEANS_NONE];
+};
+
+/* What such a command sends; kept until it is done. */
+struct means_data {
+    struct scsi_iovec iov;
+    uint8_t parameters[24];
+};
+
+/* What unmapped blocks read as (LBPRZ, SBC-4, Logical Block Provisioning VPD page). */
+enum unmapped { UNMAPPED_NOT_TOLD, UNMAPPED_ZEROS, UNMAPPED_PATTERN };
+enum unmapped provisioning_unmapped(const struct lun_facts *facts);
+
+void provisioning_open(struct provisioning *provisioning, const struct lun_facts *facts);
+/* The LUN was looked at again. */
+void provisioning_look(struct provisioning *provisioning, const struct lun_facts *facts);
+/* Sets the capabilities and limits that follow; `facts` are those at the opening. */
+void provisioning_offer(const struct provisioning *provisioning, const struct lun_facts *facts,
+                        struct blk_dev *dev);
+
+/* By which command a ZERO, DISCARD or EXTENTS is to be done now. */
+enum means provisioning_means(const struct provisioning *provisioning, enum blk_op op,
+                              bool may_unmap);
+const char *means_name(enum means means);
+/* blocks > 0. NULL: no memory. */
+struct scsi_task *means_task(struct means_data *data, enum means means, uint64_t lba,
+                             uint32_t blocks, uint32_t block_size);
+/* GET LBA STATUS with room for so many extents, and more than this: its answer. */
+struct scsi_task *means_status_task(uint64_t lba, size_t extents);
+/* Is it the command that the target does not want, and not something about the blocks? */
+bool means_is_refusal(int status, const struct scsi_task *task);
+
+/* How such a command ended. */
+void provisioning_worked(struct provisioning *provisioning, enum means means);
+void provisioning_refused(struct provisioning *provisioning, enum means means);
+void provisioning_lost(struct provisioning *provisioning, enum means means);
+/* A new session is up. Returns what is given up now, a set of 1 << enum means. */
+unsigned provisioning_new_session(struct provisioning *provisioning);
+
+/* The answer to GET LBA STATUS(16), as the extents of [offset, offset + len). */
+void provisioning_take_extents(const struct provisioning *provisioning, const struct answer *answer,
+                               uint32_t block_size, uint64_t offset, uint64_t len,
+                               struct blk_extents *extents);
 
 /* ---- reserve.c -------------------------------------------------------------------------------- */
 

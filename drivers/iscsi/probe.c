@@ -99,7 +99,7 @@ static int take_capacity(struct probe *probe, const struct answer *answer)
     facts->block_size = (uint32_t)size;
     facts->physical_exponent = answer_get(answer, 13, 1) & 0x0f;
     facts->provisioned = answer_bit(answer, 14, 7);
-    facts->reads_zeros = answer_bit(answer, 14, 6);
+    facts->capacity_lbprz = answer_bit(answer, 14, 6);
     return 0;
 }
 
@@ -172,29 +172,57 @@ static int take_identity(struct probe *probe, const struct answer *answer)
     return 0;
 }
 
-/* SBC-3, Block Limits VPD page */
+/* A page ends where it says, whatever comes behind it. */
+static struct answer page_of(const struct answer *answer)
+{
+    size_t end = 4 + (size_t)answer_get(answer, 2, 2);
+
+    return (struct answer){answer->data, end < answer->len ? end : answer->len};
+}
+
+/* SBC-4, Block Limits VPD page */
 static int take_limits(struct probe *probe, const struct answer *answer)
 {
     struct lun_facts *facts = &probe->facts;
+    struct answer page = page_of(answer);
+    uint32_t alignment = (uint32_t)answer_get(&page, 32, 4);
 
-    facts->no_zero_write_same = answer_bit(answer, 4, 0);
-    facts->max_transfer = (uint32_t)answer_get(answer, 8, 4);
-    facts->optimal_transfer = (uint32_t)answer_get(answer, 12, 4);
-    facts->max_unmap_blocks = (uint32_t)answer_get(answer, 20, 4);
-    facts->max_unmap_descriptors = (uint32_t)answer_get(answer, 24, 4);
-    facts->unmap_granularity = (uint32_t)answer_get(answer, 28, 4);
-    facts->max_write_same = answer_get(answer, 36, 8);
+    facts->max_transfer = (uint32_t)answer_get(&page, 8, 4);
+    facts->optimal_transfer = (uint32_t)answer_get(&page, 12, 4);
+    facts->max_unmap_blocks = (uint32_t)answer_get(&page, 20, 4);
+    facts->max_unmap_descriptors = (uint32_t)answer_get(&page, 24, 4);
+    facts->unmap_granularity = (uint32_t)answer_get(&page, 28, 4);
+    if ((alignment & 0x80000000) != 0) /* UGAVALID */
+        facts->unmap_alignment = alignment & 0x7fffffff;
+    facts->max_write_same = answer_get(&page, 36, 8);
     return 0;
 }
 
-/* SBC-3, Logical Block Provisioning VPD page */
+/* SBC-4, Logical Block Provisioning VPD page */
 static int take_provisioning(struct probe *probe, const struct answer *answer)
 {
     struct lun_facts *facts = &probe->facts;
+    struct answer page = page_of(answer);
 
-    facts->can_unmap = answer_bit(answer, 5, 7);
-    facts->can_write_same_unmap = answer_bit(answer, 5, 6);
-    facts->provisioning = answer_get(answer, 6, 1) & 7;
+    if (page.len < 8)
+        return 0;
+    facts->provisioning_told = true;
+    facts->can_unmap = answer_bit(&page, 5, 7);
+    facts->can_write_same_unmap = answer_bit(&page, 5, 6);
+    facts->lbprz = answer_get(&page, 5, 1) >> 2 & 7;
+    facts->provisioning = answer_get(&page, 6, 1) & 7;
+    return 0;
+}
+
+/* SPC-4, REPORT SUPPORTED OPERATION CODES, one command: the field SUPPORT */
+static int take_write_same(struct probe *probe, const struct answer *answer)
+{
+    unsigned support = answer_get(answer, 1, 1) & 7;
+
+    if (support == 1)
+        probe->facts.write_same = SUPPORT_NO;
+    else if (support == 3) /* 5: in a vendor's own manner */
+        probe->facts.write_same = SUPPORT_YES;
     return 0;
 }
 
@@ -241,6 +269,12 @@ static const struct question {
     [PROBE_IDENTITY] = VPD(0x83, take_identity),
     [PROBE_LIMITS] = VPD(0xb0, take_limits),
     [PROBE_PROVISIONING] = VPD(0xb2, take_provisioning),
+    /* 1: of the operation code in the next byte, without service actions */
+    [PROBE_WRITE_SAME] = {.cdb = {0xa3, 0x0c, 1, 0x93, [9] = 32},
+                          .cdb_len = 12,
+                          .answer_len = 32,
+                          .take = take_write_same,
+                          .name = "REPORT SUPPORTED OPERATION CODES"},
 #undef VPD
 };
 
@@ -257,6 +291,10 @@ static int take_pages(struct probe *probe, const struct answer *answer)
                 probe->next_round |= 1u << i;
         }
     }
+    /* The page does not tell about WRITE SAME in every case. What has no such page is too old to be
+     * asked for more. */
+    if ((probe->next_round >> PROBE_LIMITS & 1) != 0)
+        probe->next_round |= 1u << PROBE_WRITE_SAME;
     return 0;
 }
 
