@@ -320,8 +320,7 @@ static void give_up_means(struct lun *lun)
 
     for (unsigned i = 0; i < MEANS_NONE; i++) {
         if ((means >> i & 1) != 0)
-            blk_warn(&lun->dev,
-                     "the session was lost at each %s so far, which LUN %u is not sent any more",
+            blk_warn(&lun->dev, "the session was lost at %s, twice: LUN %u is not sent it any more",
                      means_name(i), lun->login.lun);
     }
 }

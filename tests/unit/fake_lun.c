@@ -8,6 +8,7 @@
 
 #include "fake_lun.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,8 +89,13 @@ static int inquiry(const struct fake_lun *lun, struct scsi_task *task)
     data[1] = task->cdb[2];
     switch (task->cdb[2]) {
     case 0x00:
-        memcpy(data + 3, "\x03\x00\x80\x83", 4);
-        return good(task, data, 7);
+        memcpy(data + 4, "\x00\x80\x83", 3);
+        data[3] = 3;
+        if (lun->limits.listed)
+            data[4 + data[3]++] = 0xb0;
+        if (lun->provisioning.listed)
+            data[4 + data[3]++] = 0xb2;
+        return good(task, data, 4 + data[3]);
     case 0x80:
         data[3] = (unsigned char)serial;
         memcpy(data + 4, lun->serial, serial);
@@ -101,6 +107,19 @@ static int inquiry(const struct fake_lun *lun, struct scsi_task *task)
         data[7] = (unsigned char)designator;
         memcpy(data + 8, lun->designator, designator);
         return good(task, data, 8 + designator);
+    case 0xb0:
+        data[3] = 60;
+        scsi_set_uint32(data + 20, lun->limits.max_unmap);
+        scsi_set_uint32(data + 24, lun->limits.max_descriptors);
+        scsi_set_uint32(data + 28, lun->limits.granularity);
+        scsi_set_uint32(data + 32, lun->limits.alignment);
+        scsi_set_uint64(data + 36, lun->limits.max_same);
+        return good(task, data, 64);
+    case 0xb2:
+        data[3] = 4;
+        data[5] = lun->provisioning.bits;
+        data[6] = lun->provisioning.type;
+        return good(task, data, 8);
     default:
         return refuse(task, 0x24);
     }
@@ -112,6 +131,19 @@ static int capacity(const struct fake_lun *lun, struct scsi_task *task)
 
     scsi_set_uint64(data, lun->blocks - 1);
     scsi_set_uint32(data + 8, lun->block_size);
+    data[14] = (unsigned char)((lun->thin ? 0x80 : 0) | (lun->capacity_lbprz ? 0x40 : 0));
+    return good(task, data, sizeof(data));
+}
+
+static int supported_codes(const struct fake_lun *lun, struct scsi_task *task)
+{
+    unsigned char data[20] = {0, lun->same_support, 0, 16, 0x93};
+
+    assert_int_equal(task->cdb[1], 0x0c);
+    if (lun->same_support == 0)
+        return refuse(task, 0x20);
+    assert_int_equal(task->cdb[2], 1); /* one operation code */
+    assert_int_equal(task->cdb[3], 0x93);
     return good(task, data, sizeof(data));
 }
 
@@ -282,6 +314,72 @@ static int transfer(struct fake_lun *lun, unsigned nexus, struct scsi_task *task
     return good(task, NULL, 0);
 }
 
+/* A range is logged as "nexus:what@lba+blocks". */
+static void log_range(struct fake_lun *lun, unsigned nexus, const char *what, uint64_t lba,
+                      uint64_t blocks)
+{
+    char word[80];
+
+    snprintf(word, sizeof(word), "%u:%s@%" PRIu64 "+%" PRIu64, nexus, what, lba, blocks);
+    fake_lun_log(lun, word);
+    assert_true(lba < lun->blocks && blocks <= lun->blocks - lba);
+}
+
+static int write_same(struct fake_lun *lun, unsigned nexus, struct scsi_task *task)
+{
+    bool unmaps = (task->cdb[1] & 0x08) != 0;
+    const struct fake_sense *refusal = unmaps ? &lun->refuses_same_unmap : &lun->refuses_same;
+    const struct scsi_iovec *iov = task->iovector_out.iov;
+    uint32_t blocks = scsi_get_uint32(task->cdb + 10);
+
+    log_range(lun, nexus, unmaps ? "same-unmap" : "same", scsi_get_uint64(task->cdb + 2), blocks);
+    assert_true(blocks > 0);
+    assert_int_equal(task->cdb[1] & 0xf7, 0); /* no NDOB, ANCHOR, WRPROTECT */
+    assert_int_equal(task->expxferlen, (int)lun->block_size);
+    assert_int_equal(task->iovector_out.niov, 1);
+    assert_int_equal(iov->iov_len, lun->block_size);
+    for (size_t i = 0; i < iov->iov_len; i++)
+        assert_int_equal(((const unsigned char *)iov->iov_base)[i], 0);
+    if (refusal->key != 0)
+        return check_condition(task, refusal);
+    task->residual = lun->same_residual;
+    task->residual_status =
+        lun->same_residual != 0 ? SCSI_RESIDUAL_UNDERFLOW : SCSI_RESIDUAL_NO_RESIDUAL;
+    return good(task, NULL, 0);
+}
+
+static int unmap(struct fake_lun *lun, unsigned nexus, struct scsi_task *task)
+{
+    const unsigned char *list = task->iovector_out.iov[0].iov_base;
+    size_t len = scsi_get_uint16(task->cdb + 7);
+
+    assert_int_equal(task->expxferlen, (int)len);
+    assert_int_equal(task->iovector_out.iov[0].iov_len, len);
+    assert_int_equal(scsi_get_uint16(list), len - 2);
+    assert_int_equal(scsi_get_uint16(list + 2), len - 8);
+    assert_true(len > 8 && len % 16 == 8);
+    for (size_t at = 8; at < len; at += 16)
+        log_range(lun, nexus, "unmap", scsi_get_uint64(list + at), scsi_get_uint32(list + at + 8));
+    if (lun->refuses_unmap.key != 0)
+        return check_condition(task, &lun->refuses_unmap);
+    task->residual = 1; /* which is no error here */
+    task->residual_status = SCSI_RESIDUAL_UNDERFLOW;
+    return good(task, NULL, 0);
+}
+
+static int lba_status(struct fake_lun *lun, unsigned nexus, struct scsi_task *task)
+{
+    size_t room = scsi_get_uint32(task->cdb + 10);
+
+    log_range(lun, nexus, "status", scsi_get_uint64(task->cdb + 2), (room - 8) / 16);
+    assert_int_equal(task->expxferlen, (int)room);
+    if (lun->refuses_status.key != 0)
+        return check_condition(task, &lun->refuses_status);
+    task->residual = 1;
+    task->residual_status = SCSI_RESIDUAL_UNDERFLOW;
+    return good(task, lun->status, lun->status_len < room ? lun->status_len : room);
+}
+
 int fake_lun_answer(struct fake_lun *lun, unsigned nexus, struct scsi_task *task)
 {
     unsigned opcode = task->cdb[0];
@@ -303,7 +401,13 @@ int fake_lun_answer(struct fake_lun *lun, unsigned nexus, struct scsi_task *task
     case 0x12:
         return inquiry(lun, task);
     case 0x9e:
-        return capacity(lun, task);
+        return (task->cdb[1] & 0x1f) == 0x12 ? lba_status(lun, nexus, task) : capacity(lun, task);
+    case 0xa3:
+        return supported_codes(lun, task);
+    case 0x93:
+        return write_same(lun, nexus, task);
+    case 0x42:
+        return unmap(lun, nexus, task);
     case 0x1a:
         return lun->type != 0 && lun->keys[nexus] == 0 ? conflict(task) : caching(lun, task);
     case 0x5e:

@@ -33,6 +33,24 @@ struct fake_lun {
     bool busy_for_pages;  /* BUSY to INQUIRY with EVPD */
     bool no_reservations, no_all_registrants, no_preempt_abort, no_full_status, persists;
     bool no_type_mask, deaf_to_preempt;
+    /* Provisioning. */
+    bool thin, capacity_lbprz; /* READ CAPACITY(16) */
+    struct fake_limits {       /* VPD page B0h */
+        bool listed;
+        uint32_t max_unmap, max_descriptors, granularity, alignment;
+        uint64_t max_same;
+    } limits;
+    struct fake_provisioning { /* VPD page B2h */
+        bool listed;
+        unsigned char bits, type;
+    } provisioning;
+    unsigned char
+        same_support; /* SUPPORT of 93h; 0: REPORT SUPPORTED OPERATION CODES is not known */
+    struct fake_sense refuses_same, refuses_same_unmap, refuses_unmap,
+        refuses_status;               /* key 0: no */
+    unsigned same_residual;           /* which WRITE SAME reports */
+    unsigned char status[8 + 16 * 8]; /* what GET LBA STATUS answers */
+    size_t status_len;
     /* What came: a word for each command, but for those of looking at the LUN. */
     char log[2000];
     unsigned last_fua; /* of the last READ or WRITE */
