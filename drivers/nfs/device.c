@@ -11,6 +11,8 @@
 #include "status.h"
 #include "store.h"
 
+#include <lunferry/units.h>
+
 /* Enough for a 20 ms link at 10 Gbit/s in pieces of 256 KiB. */
 #define MAX_DEPTH 128
 
@@ -396,6 +398,19 @@ static void describe_credentials(const struct shim_credentials *who, struct blk_
                     who->uid, who->gid, len ? ", gids " : "", text);
 }
 
+/* All that there is is fattr3.used: that there are holes, not where. */
+static void describe_ranges(const struct nfs_device *device, struct blk_report *report)
+{
+    bool sparse = device->used < device->dev.size;
+    char text[UNITS_TEXT];
+
+    blk_report_fact(report, "used", "allocated", "%" PRIu64 " bytes (%s)%s", device->used,
+                    units_size(text, device->used), sparse ? ", less than its size: sparse" : "");
+    blk_report_fact(report, "extents", "extents", "not known: NFS version 3 does not tell%s",
+                    sparse ? " where the holes are" : "");
+    blk_report_fact(report, "zeros", "zeros are made", "written");
+}
+
 static void hook_describe(struct blk_dev *dev, struct blk_report *report)
 {
     struct nfs_device *device = nfs_device_of(dev);
@@ -410,8 +425,7 @@ static void hook_describe(struct blk_dev *dev, struct blk_report *report)
     blk_report_fact(report, "path", "path", "%s", session->url->path);
     blk_report_fact(report, "handle-length", "file handle", "%" PRIu32 " bytes",
                     device->object.handle.len);
-    blk_report_fact(report, "used", "on disk when opened", "%" PRIu64 " bytes%s", device->used,
-                    device->used < dev->size ? " (less than its size: sparse)" : "");
+    describe_ranges(device, report);
     blk_report_fact(report, "read-sizes", "READ", "%u bytes preferred, %u at most", info->rtpref,
                     info->rtmax);
     blk_report_fact(report, "write-sizes", "WRITE", "%u bytes preferred, %u at most", info->wtpref,

@@ -63,6 +63,13 @@ class Plain(nfs.NfsCase):
         server = self.serve("--sparse", f"/export/disk={1 << 40}")
         result = self.lunferry("info", self.url(server, "disk"))
         self.assertIn(str(1 << 40), result.out)
+        self.assertRegex(result.out, r"(?m)^allocated +0 bytes \(0 B\), less than its size: sparse$")
+        self.assertRegex(result.out, r"(?m)^extents +not known: .* does not tell where the holes are$")
+
+    def test_full_file(self):
+        result = self.lunferry("info", self.url(self.serve_image()))
+        self.assertRegex(result.out, r"(?m)^extents +not known: NFS version 3 does not tell$")
+        self.assertNotIn("sparse", result.out)
 
     def test_missing_export(self):
         server = self.serve()
