@@ -39,7 +39,7 @@ static void set_granule(struct blk_limits *limits, const char *directory, const 
  * middle does as well, in pieces that can be cancelled.
  *
  * There are no extents: the kernel has no call that says what of a disk is unmapped, nor whether that
- * reads as zeros (discard_zeroes_data is always 0, BLKDISCARDZEROES has always said 0 since 4.12).
+ * reads as zeros (discard_zeroes_data and BLKDISCARDZEROES are always 0).
  */
 void file_block_probe(struct blk_dev *dev, const char *directory)
 {
