@@ -139,10 +139,9 @@ enum lane_answer lane_next_of_source(struct lane *lane, struct lane_piece *piece
         piece->zeros = piece->end > offset;
         if (piece->zeros)
             return LANE_PIECE;
-        if (run.open)
+        /* Zeros in a part of a unit: it goes with what follows. */
+        if (run.open || !walk_next(&lane->source_walk, &run))
             return LANE_PENDING;
-        piece->end = min_u64(offset + unit, most); /* zeros in a part of it only */
-        return LANE_PIECE;
     }
     if (run.open && run.end < most)
         return LANE_PENDING; /* else where the device cuts its answers would show in the requests */

@@ -208,3 +208,15 @@ bool walk_at(struct walk *walk, uint64_t offset, struct walk_run *run)
     *run = (struct walk_run){offset, here->end, here->zeros, open};
     return true;
 }
+
+bool walk_next(const struct walk *walk, struct walk_run *run)
+{
+    const struct walk_run *next;
+
+    if (walk->count < 2)
+        return false;
+    next = run_at(walk, 1);
+    *run = *next;
+    run->open = next->end == walk->known && walk->known < walk->end;
+    return !(run->open && is_short(walk, next));
+}

@@ -65,5 +65,7 @@ bool walk_is_busy(const struct walk *walk);
  * the end. False: not known yet, ready() will be called; or `error` is set.
  */
 bool walk_at(struct walk *walk, uint64_t offset, struct walk_run *run);
+/* What lies behind the run that walk_at() has just told. False: nothing, or it is not known yet. */
+bool walk_next(const struct walk *walk, struct walk_run *run);
 
 #endif
