@@ -68,12 +68,21 @@ struct blk_driver {
      * recovery in progress reports as ever. May be called more than once. */
     void (*cancel_all)(struct blk_dev *dev);
 
+    /* blk_hurry() and blk_need(), for devices below. NULL: there are none. */
+    void (*hurry)(struct blk_dev *dev, uint64_t ns);
+    void (*need)(struct blk_dev *dev, uint64_t size);
+
     void (*resize)(struct blk_dev *dev, uint64_t size); /* -> blk_task_done(). NULL: fixed size */
     void (*finish)(struct blk_dev *dev); /* -> blk_task_done(). NULL: nothing to do */
     void (*describe)(struct blk_dev *dev, struct blk_report *report); /* NULL: nothing to add */
 
     const struct store_driver *store; /* NULL: what this scheme names has no names */
 };
+
+/* A device that no URL names, of a driver that has no open(): in the state of being opened, which
+ * blk_opened() ends as ever. `name` is copied. NULL: out of memory. */
+struct blk_dev *blk_new(struct loop *loop, const struct blk_driver *driver, const char *name,
+                        bool writable, struct blk_task *task);
 
 /* How hooks report. status is 0 or -errno; with an error, *error says why (NULL only for success
  * and for -ECANCELED). The sentence holds what the driver alone knows; the middle adds operation,

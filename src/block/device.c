@@ -45,6 +45,16 @@ static struct blk_dev *new_device(struct loop *loop, const struct blk_driver *dr
     return dev;
 }
 
+struct blk_dev *blk_new(struct loop *loop, const struct blk_driver *driver, const char *name,
+                        bool writable, struct blk_task *task)
+{
+    struct blk_dev *dev = new_device(loop, driver, name, writable, task);
+
+    if (dev)
+        retry_begin(&dev->middle->retry);
+    return dev;
+}
+
 struct blk_dev *blk_open(struct loop *loop, const struct blk_open_args *args, struct blk_task *task)
 {
     const struct blk_driver *driver = blk_driver_find(args->url->scheme);
@@ -283,11 +293,15 @@ void blk_reserve(struct blk_dev *dev, const struct blk_reservation *how, struct 
 void blk_need(struct blk_dev *dev, uint64_t size)
 {
     dev->middle->need = size;
+    if (dev->driver->need)
+        dev->driver->need(dev, size);
 }
 
 void blk_hurry(struct blk_dev *dev, uint64_t ns)
 {
     retry_hurry(&dev->middle->retry, ns);
+    if (dev->driver->hurry)
+        dev->driver->hurry(dev, ns);
 }
 
 void blk_recheck(struct blk_dev *dev, struct blk_task *task)
