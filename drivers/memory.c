@@ -18,13 +18,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <lunferry/units.h>
 
-/* What clones share. Lanes touch disjoint ranges of `bytes`, so there is nothing to lock. */
+/* What clones share. Lanes touch disjoint ranges of `bytes`, so there is nothing to lock; two of them may
+ * share a page, and more of them a word of bits. */
 struct core {
     atomic_uint users;
-    unsigned char *bytes; /* ram only */
+    unsigned char *bytes; /* ram only: zeros wherever nothing was written */
+    _Atomic uint64_t
+        *written;  /* a bit for each page: something was, and has not been unmapped since */
+    uint64_t page; /* bytes */
     uint64_t size;
     uint64_t seed; /* random only */
 };
@@ -61,6 +66,7 @@ static void drop(struct core *core)
         return;
     if (core->bytes)
         munmap(core->bytes, core->size);
+    free(core->written);
     free(core);
 }
 
@@ -68,16 +74,34 @@ static void opened(struct blk_dev *dev, struct core *core)
 {
     ((struct memory_dev *)dev)->core = core;
     dev->size = core->size;
-    dev->caps = BLK_CAN_ZERO;
+    dev->caps = BLK_CAN_ZERO | BLK_CAN_UNMAP | BLK_CAN_DISCARD | BLK_CAN_EXTENTS;
     dev->limits = (struct blk_limits){
         .align = 1,
         .mem_align = 1,
         .max_read = 16 * MIB,
         .max_write = 16 * MIB,
         .max_zero = GIB,
+        .max_discard = GIB,
+        .unmap_granule = core->page,
         .max_depth = 1024,
     };
     blk_opened(dev, 0, NULL);
+}
+
+static int allocate(struct core *core, struct blk_error *error)
+{
+    void *bytes = mmap(NULL, core->size, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    core->page = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (bytes != MAP_FAILED)
+        core->bytes = bytes;
+    if (core->bytes)
+        core->written = calloc(core->size / core->page / 64 + 1, sizeof(*core->written));
+    if (!core->written)
+        return blk_error_set(error, ENOMEM, "%" PRIu64 " bytes of memory are not to be had",
+                             core->size);
+    return 0;
 }
 
 static void open_memory(struct blk_dev *dev, const struct blk_open_args *args)
@@ -94,15 +118,8 @@ static void open_memory(struct blk_dev *dev, const struct blk_open_args *args)
     rc = parse_size(args->url, &core->size, &error);
     if (rc == 0)
         rc = url_param_number(args->url, "seed", 0, UINT64_MAX, 0, &core->seed, &error);
-    if (rc == 0 && strcmp(dev->driver->scheme, "ram") == 0) {
-        core->bytes = mmap(NULL, core->size, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (core->bytes == MAP_FAILED) {
-            core->bytes = NULL;
-            rc = blk_error_set(&error, ENOMEM, "%" PRIu64 " bytes of memory are not to be had",
-                               core->size);
-        }
-    }
+    if (rc == 0 && strcmp(dev->driver->scheme, "ram") == 0)
+        rc = allocate(core, &error);
     if (rc < 0) {
         drop(core);
         blk_opened(dev, rc, &error);
@@ -169,24 +186,126 @@ static void done(struct blk_req *req)
     blk_complete(req, 0);
 }
 
+/* One extent, all of a kind. */
+static void answer(const struct blk_req *req, enum blk_kind kind)
+{
+    req->extents->list[0] = (struct blk_extent){
+        .offset = req->offset, .len = req->len, .kind = kind, .host_offset = BLK_NO_OFFSET};
+    req->extents->count = 1;
+}
+
 static void submit_null(struct blk_dev *dev, struct blk_req *req)
 {
     (void)dev;
     for (int i = 0; i < req->iovcnt && req->op == BLK_READ; i++)
         memset(req->iov[i].iov_base, 0, req->iov[i].iov_len);
+    if (req->op == BLK_EXTENTS)
+        answer(req, BLK_ZEROS);
     done(req);
+}
+
+/* ---- ram: ------------------------------------------------------------------------------------- */
+
+static bool is_written(const struct core *core, uint64_t page)
+{
+    return atomic_load_explicit(&core->written[page / 64], memory_order_relaxed) >> page % 64 & 1;
+}
+
+static void mark_written(struct core *core, uint64_t offset, uint64_t len)
+{
+    for (uint64_t page = offset / core->page; page <= (offset + len - 1) / core->page; page++) {
+        if (!is_written(core, page))
+            atomic_fetch_or_explicit(&core->written[page / 64], UINT64_C(1) << page % 64,
+                                     memory_order_relaxed);
+    }
+}
+
+/* Where nothing was written there are zeros already. */
+static void zero(struct core *core, uint64_t offset, uint64_t len)
+{
+    uint64_t end = offset + len, to;
+
+    for (; offset < end; offset = to) {
+        to = min_u64(end, round_down(offset, core->page) + core->page);
+        if (is_written(core, offset / core->page))
+            memset(core->bytes + offset, 0, to - offset);
+    }
+}
+
+/* Gives whole pages back. */
+static void unmap(struct core *core, uint64_t offset, uint64_t len)
+{
+    assert(offset % core->page == 0 && len % core->page == 0);
+    if (madvise(core->bytes + offset, len, MADV_DONTNEED) < 0)
+        zero(core, offset, len); /* they are locked */
+    for (uint64_t page = offset / core->page; page < (offset + len) / core->page; page++) {
+        if (is_written(core, page))
+            atomic_fetch_and_explicit(&core->written[page / 64], ~(UINT64_C(1) << page % 64),
+                                      memory_order_relaxed);
+    }
+}
+
+/* The first page from `page` on, before `end`, that is of the other kind. */
+static uint64_t run_end(const struct core *core, uint64_t page, uint64_t end)
+{
+    bool kind = is_written(core, page);
+    uint64_t all = kind ? UINT64_MAX : 0;
+
+    while (page < end) {
+        if (atomic_load_explicit(&core->written[page / 64], memory_order_relaxed) == all)
+            page = round_down(page, 64) + 64;
+        else if (is_written(core, page) == kind)
+            page++;
+        else
+            return page;
+    }
+    return end;
+}
+
+static void tell_written(const struct core *core, const struct blk_req *req)
+{
+    struct blk_extents *extents = req->extents;
+    uint64_t at = req->offset, end = at + req->len, pages = (end - 1) / core->page + 1, to;
+
+    extents->count = 0;
+    for (; at < end && extents->count < extents->capacity; at = to) {
+        to = min_u64(end, run_end(core, at / core->page, pages) * core->page);
+        extents->list[extents->count++] = (struct blk_extent){
+            .offset = at,
+            .len = to - at,
+            .kind = is_written(core, at / core->page) ? BLK_DATA : BLK_ZEROS,
+            .host_offset = BLK_NO_OFFSET,
+        };
+    }
 }
 
 static void submit_ram(struct blk_dev *dev, struct blk_req *req)
 {
-    unsigned char *bytes = ((struct memory_dev *)dev)->core->bytes + req->offset;
+    struct core *core = ((struct memory_dev *)dev)->core;
 
-    if (req->op == BLK_READ)
-        blk_iov_from(req, 0, bytes, req->len);
-    else if (req->op == BLK_WRITE)
-        blk_iov_to(req, 0, bytes, req->len);
-    else if (req->op == BLK_ZERO)
-        memset(bytes, 0, req->len);
+    switch (req->op) {
+    case BLK_READ:
+        blk_iov_from(req, 0, core->bytes + req->offset, req->len);
+        break;
+    case BLK_WRITE:
+        mark_written(core, req->offset, req->len);
+        blk_iov_to(req, 0, core->bytes + req->offset, req->len);
+        break;
+    case BLK_ZERO:
+        if (req->flags & BLK_MAY_UNMAP)
+            unmap(core, req->offset, req->len);
+        else
+            zero(core, req->offset, req->len);
+        break;
+    case BLK_DISCARD:
+        unmap(core, req->offset, req->len);
+        break;
+    case BLK_EXTENTS:
+        tell_written(core, req);
+        break;
+    case BLK_FLUSH:
+        break;
+    }
     done(req);
 }
 
@@ -198,6 +317,8 @@ static void submit_random(struct blk_dev *dev, struct blk_req *req)
         fill_random(seed, offset, req->iov[i].iov_base, req->iov[i].iov_len);
         offset += req->iov[i].iov_len;
     }
+    if (req->op == BLK_EXTENTS)
+        answer(req, BLK_DATA);
     done(req);
 }
 
