@@ -80,9 +80,9 @@ class Case(harness.Case):
     # ---- What the log says --------------------------------------------------------------------
 
     def writes(self, server):
-        """(first byte, end, entry) of each WRITE that was executed."""
+        """(first byte, end, entry) of each WRITE and WRITE SAME that was executed."""
         return [(e["lba"] * 512, (e["lba"] + e["blocks"]) * 512, e)
-                for e in server.log("WRITE") if e["executed"]]
+                for e in server.log("WRITE", "WRITE_SAME") if e["executed"]]
 
     def head_is_last(self, server):
         """Between the blanking of the head, which comes first, and its writing nothing of it is

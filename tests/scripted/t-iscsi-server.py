@@ -199,20 +199,6 @@ class Cache(Case):
         self.assertEqual([one.read(2 * lba, 1)[2] for lba in range(4)],
                          [A, A, bytes(512), bytes(512)])
 
-    def test_zeros(self):
-        server = self.target("--lun", "0 thin=1 wce=0")
-        one = self.session(server)
-        one.write(0, A * 256, immediate_data=False)
-        unmap = struct.pack(">HH4xQI4x", 22, 16, 10, 100)
-        self.assertEqual(one.run([0x42, 0, 0, 0, 0, 0, 0, 0, 24], write=unmap)[:2], GOOD)
-        self.assertEqual(one.read(9, 102)[2], A + bytes(51200) + A)
-        same = struct.pack(">BBQI", 0x93, 0x08, 0, 128)
-        self.assertEqual(one.run(same, write=bytes(512))[:2], GOOD)
-        self.assertEqual(one.read(127, 2)[2], bytes(512) + A)
-        status = one.run(struct.pack(">BBQI", 0x9E, 0x12, 0, 252), read=252)[2]
-        self.assertEqual(struct.unpack(">QIB", status[8:21]), (0, 128, 1))
-        self.assertEqual(struct.unpack(">QIB", status[24:37]), (128, 128, 0))
-
     def test_a_tebibyte(self):
         server = self.target("--lun", f"0 size={1 << 40}")
         one = self.session(server)
@@ -224,6 +210,113 @@ class Cache(Case):
         self.assertEqual(struct.unpack(">QI", capacity[:12]), (last, 512))
         one.flush()
         self.assertEqual(self.stable(server, last * 512), A)
+
+
+class Provisioning(Case):
+    """Units of 128 blocks, the first of which begins at LBA 0, where nothing else is said."""
+
+    def unmap(self, one, *ranges):
+        body = b"".join(struct.pack(">QI4x", *each) for each in ranges)
+        data = struct.pack(">HH4x", 6 + len(body), len(body)) + body
+        return one.run([0x42, *bytes(6), len(data)], write=data)[:2]
+
+    def write_same(self, one, lba, blocks, unmaps, block=bytes(512)):
+        cdb = struct.pack(">BBQI", 0x93, 0x08 * unmaps, lba, blocks)
+        return one.run(cdb, write=block)[:2]
+
+    def status(self, one, lba=0):
+        data = one.run(struct.pack(">BBQI", 0x9E, 0x12, lba, 252), read=252)[2]
+        self.assertEqual(struct.unpack(">I", data[:4])[0], len(data) - 4)
+        return [struct.unpack(">QIB", data[at:at + 13]) for at in range(8, len(data), 16)]
+
+    def filled(self, options=""):
+        """256 blocks of A."""
+        server = self.target("--lun", f"0 size=1048576 thin=1 {options}")
+        one = self.session(server)
+        one.write(0, A * 256, immediate_data=False)
+        return server, one
+
+    def test_unmap(self):
+        for cache in 0, 1:
+            server, one = self.filled(f"wce={cache}")
+            self.assertEqual(self.status(one), [(0, 256, 0), (256, 1792, 1)])
+            self.assertEqual(self.unmap(one, (10, 100), (100, 100)), GOOD)  # parts of units
+            self.assertEqual(one.read(0, 256)[2], A * 256)
+            self.assertEqual(self.unmap(one, (100, 200)), GOOD)
+            self.assertEqual(one.read(127, 2)[2], A + bytes(512))
+            self.assertEqual(self.status(one, 5), [(5, 123, 0), (128, 1920, 1)])
+            one.write(130, B)
+            one.flush()
+            self.assertEqual(one.read(129, 3)[2], bytes(512) + B + bytes(512))
+            self.assertEqual(self.unmap(one, (0, 4096)), (2, "5/21/00"))
+            server.command("do set max-unmap=64")
+            self.assertEqual(self.unmap(one, (0, 128)), (2, "5/26/00"))
+            server.command("do set lbpu=0")
+            self.assertEqual(self.unmap(one, (0, 1)), (2, "5/20/00"))
+
+    def test_write_same(self):
+        server, one = self.filled("wce=0")
+        self.assertEqual(self.write_same(one, 10, 240, True), GOOD)
+        self.assertEqual(one.read(0, 256)[2], A * 10 + bytes(240 * 512) + A * 6)
+        self.assertEqual(self.write_same(one, 0, 256, True), GOOD)
+        self.assertEqual(self.status(one), [(0, 2048, 1)])
+        self.assertEqual(self.write_same(one, 0, 128, False), GOOD)
+        self.assertEqual(self.status(one), [(0, 128, 0), (128, 1920, 1)])
+        self.assertEqual(self.write_same(one, 3, 2, True, B), GOOD)
+        self.assertEqual(one.read(2, 4)[2], bytes(512) + B + B + bytes(512))
+        self.assertEqual(self.write_same(one, 0, 0, False), (2, "5/24/00"))
+        server.command("do set max-same=8")
+        self.assertEqual(self.write_same(one, 0, 9, False), (2, "5/24/00"))
+        server.command("do set thin=0")
+        self.assertEqual(self.write_same(one, 0, 8, False), (2, "5/20/00"))
+        server.command("do set write-same=1")
+        self.assertEqual(self.write_same(one, 0, 8, False), GOOD)
+        self.assertEqual(self.write_same(one, 0, 8, True), (2, "5/24/00"))
+
+    def test_alignment(self):
+        _, one = self.filled("alignment=8 granule=64")
+        self.assertEqual(self.unmap(one, (0, 256)), GOOD)
+        self.assertEqual(self.status(one), [(0, 8, 0), (8, 192, 1), (200, 56, 0), (256, 1792, 1)])
+
+    def test_pattern(self):
+        for value in 2, 0:
+            server, one = self.filled(f"wce=0 lbprz={value}")
+            pattern = b"\xa5" * 512
+            self.assertEqual(one.read(255, 2)[2], A + pattern)
+            self.assertEqual(self.unmap(one, (0, 128)), GOOD)
+            self.assertEqual(one.read(127, 2)[2], pattern + A)
+            self.assertEqual(self.write_same(one, 0, 128, True), GOOD)
+            self.assertEqual(one.read(127, 2)[2], bytes(512) + A)
+            self.assertEqual(self.status(one), [(0, 256, 0), (256, 1792, 1)])
+            server.command(f"save 0 {self.path('stable')}")
+            self.assertEqual(self.path("stable").read_bytes(),
+                             bytes(65536) + A * 128 + pattern * 1792)
+
+    def test_odd_answers(self):
+        answers = {
+            "none": [], "empty": [(0, 0, 1), (0, 256, 0), (256, 1792, 1)], "gap": [(0, 256, 0)],
+            "ahead": [(1, 256, 1)], "elsewhere": [(1 << 40, 8, 1)],
+            "backwards": [(0, 256, 0), (0, 1792, 1)], "overlap": [(0, 256, 0), (255, 1793, 1)],
+            "twice": [(0, 256, 0), (0, 256, 0), (256, 1792, 1), (256, 1792, 1)],
+            "anchored": [(0, 256, 0), (256, 1792, 2)], "unknown": [(0, 256, 0), (256, 1792, 7)]}
+        server, one = self.filled()
+        for odd, answer in answers.items():
+            server.command(f"do set odd={odd}")
+            self.assertEqual(self.status(one), answer, odd)
+        server.command("do set odd= max-status=1")
+        self.assertEqual(self.status(one), [(0, 256, 0)])
+        self.assertEqual([(e["lba"], e["blocks"]) for e in server.log("LBA_STATUS")][-1], (0, 252))
+
+    def test_codes(self):
+        server = self.target()
+        one = self.session(server)
+        ask = [0xA3, 0x0C, 1, 0x93, 0, 0, 0, 0, 0, 32]
+        for words, support in (("", 1), ("write-same=1", 3), ("write-same=0 thin=1", 3)):
+            if words:
+                server.command(f"do set {words}")
+            self.assertEqual(one.run(ask, read=32)[2][1], support)
+        server.command("do set codes=0")
+        self.assertEqual(one.run(ask, read=32)[1], "5/20/00")
 
 
 class Reservations(Case):

@@ -17,7 +17,7 @@ The target's name is iqn.2003-01.org.lunferry:scripted. script.py says how rules
 log is and how a test controls a server. The calls that rules can name:
 
     READ WRITE SYNC WRITE_SAME UNMAP LBA_STATUS READY INQUIRY CAPACITY MODE_SENSE SENSE REPORT_LUNS
-    RESERVE_IN RESERVE_OUT xNN (another operation code)
+    CODES RESERVE_IN RESERVE_OUT xNN (another operation code)
     LOGIN LOGOUT TASK_MANAGEMENT NOP (which "any" leaves out) connect
 
 The actions. Each may have the word early (when the command comes, before its data), before (before it
@@ -172,7 +172,7 @@ class Target:
         session = task.session
         if session.tasks.get(task.tag) is task:
             del session.tasks[task.tag]
-        extent = range_of(task.cdb) or (None, None)
+        extent = range_of(task.cdb, task.data) or (None, None)
         self.record(command_name(task.cdb), task.call, [rule.text for rule in task.rules] or None,
                     lun=task.lun, lba=extent[0], blocks=extent[1], fua=has_fua(task.cdb),
                     status=status, executed=task.executed, session=session.number,

@@ -65,3 +65,8 @@ class CheckCondition(Exception):
 
 class Conflict(Exception):
     """Ends a command with RESERVATION CONFLICT."""
+
+
+def reply(data, length):
+    """Data-In, cut to the allocation length."""
+    return Answer(data=data[:length], needed=min(len(data), length))

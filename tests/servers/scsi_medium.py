@@ -5,22 +5,27 @@ Both are sparse, so a unit may be as large as it likes. Losing power is real: wh
 cache is gone, and reads show what was there before.
 """
 
-CHUNK = 64 * 1024
+UNIT = 4096
+BLANK = bytes(UNIT)
+
+# In place of data: a range of zeros, and one that is not mapped any more.
+ZEROS, UNMAPPED = "zeros", "unmapped"
 
 
 class Stable:
-    """Bytes that survive a loss of power. What was never written, or was discarded, reads as zeros."""
+    """Bytes that survive a loss of power. What was never written, or is unmapped, reads as `fill`."""
 
     def __init__(self):
-        self._chunks = {}
+        self.fill = 0
+        self._units = {}
 
     def read(self, offset, length):
         parts = []
         while length > 0:
-            index, at = divmod(offset, CHUNK)
-            size = min(CHUNK - at, length)
-            chunk = self._chunks.get(index)
-            parts.append(bytes(size) if chunk is None else bytes(chunk[at:at + size]))
+            index, at = divmod(offset, UNIT)
+            size = min(UNIT - at, length)
+            unit = self._units.get(index)
+            parts.append(bytes([self.fill]) * size if unit is None else bytes(unit[at:at + size]))
             offset += size
             length -= size
         return b"".join(parts)
@@ -28,46 +33,76 @@ class Stable:
     def write(self, offset, data):
         done = 0
         while done < len(data):
-            index, at = divmod(offset + done, CHUNK)
-            size = min(CHUNK - at, len(data) - done)
-            chunk = self._chunks.setdefault(index, bytearray(CHUNK))
-            chunk[at:at + size] = data[done:done + size]
+            index, at = divmod(offset + done, UNIT)
+            size = min(UNIT - at, len(data) - done)
+            self._own(index)[at:at + size] = data[done:done + size]
             done += size
 
-    def discard(self, offset, length):
-        end = offset + length
-        for index in [i for i in self._chunks if i * CHUNK < end and (i + 1) * CHUNK > offset]:
-            first, last = max(offset, index * CHUNK), min(end, (index + 1) * CHUNK)
-            if last - first == CHUNK:
-                del self._chunks[index]
+    def zero(self, offset, length):
+        """What lies in whole units costs no memory of its own."""
+        while length > 0:
+            index, at = divmod(offset, UNIT)
+            size = min(UNIT - at, length)
+            if size == UNIT:
+                self._units[index] = BLANK
             else:
-                at = first - index * CHUNK
-                self._chunks[index][at:at + last - first] = bytes(last - first)
+                self._own(index)[at:at + size] = bytes(size)
+            offset += size
+            length -= size
+
+    def unmap(self, offset, length):
+        """Parts of a unit read as if they were, too: the rest of it may have been written since."""
+        first, last = -(-offset // UNIT), (offset + length) // UNIT
+        whole = range(first, last) if last - first < len(self._units) \
+            else [i for i in self._units if first <= i < last]
+        for index in whole:
+            self._units.pop(index, None)
+        for index, at, end in ((offset // UNIT, offset % UNIT, min(UNIT, offset % UNIT + length)),
+                               (last, 0, (offset + length) % UNIT)):
+            if not first <= index < last and at < end and index in self._units:
+                self._own(index)[at:end] = bytes([self.fill]) * (end - at)
 
     def is_mapped(self, offset):
-        return offset // CHUNK in self._chunks
+        return offset // UNIT in self._units
+
+    def end(self):
+        """Of the last unit that is mapped."""
+        return (max(self._units, default=-1) + 1) * UNIT
 
     def save(self, path, size):
-        """Writes the content to a sparse file of `size` bytes."""
+        """Writes the content to a file of `size` bytes, which is sparse where that is zeros."""
         with open(path, "wb") as file:
             file.truncate(size)
-            for index in sorted(self._chunks):
-                if index * CHUNK < size:
-                    file.seek(index * CHUNK)
-                    file.write(self._chunks[index][:size - index * CHUNK])
+            for index in range(-(-size // UNIT)) if self.fill else sorted(self._units):
+                if index * UNIT < size:
+                    file.seek(index * UNIT)
+                    file.write(self.read(index * UNIT, min(UNIT, size - index * UNIT)))
 
     def load(self, path):
+        """Zeros are left as they are."""
         with open(path, "rb") as file:
             offset = 0
-            while data := file.read(CHUNK):
+            while data := file.read(UNIT):
                 if data.count(0) != len(data):
                     self.write(offset, data)
                 offset += len(data)
 
+    def _own(self, index):
+        """A unit that can be changed."""
+        unit = self._units.get(index)
+        if not isinstance(unit, bytearray):
+            unit = bytearray([self.fill]) * UNIT if unit is None else bytearray(unit)
+            self._units[index] = unit
+        return unit
+
+
+def part(content, first, last):
+    return content if isinstance(content, str) else content[first:last]
+
 
 class Medium:
-    """Stable storage below a cache. The cache is a list of extents (offset, length, data or None for
-    zeros) that never overlap: a later write trims what lies under it, so they may be written back in
+    """Stable storage below a cache. The cache is a list of extents (offset, length, data or ZEROS
+    or UNMAPPED) that never overlap: a later write trims what lies under it, so they may be written back in
     any order."""
 
     def __init__(self):
@@ -79,23 +114,31 @@ class Medium:
         for start, size, content in self._cache:
             first, last = max(start, offset), min(start + size, offset + length)
             if first < last:
-                piece = bytes(last - first) if content is None \
-                    else content[first - start:last - start]
-                data[first - offset:last - offset] = piece
+                data[first - offset:last - offset] = self._bytes(
+                    part(content, first - start, last - start), last - first)
         return bytes(data)
 
-    def write(self, offset, data, durable):
-        self._put((offset, len(data), bytes(data)), durable)
+    def write(self, offset, data, durable, length=None):
+        """data: bytes, or ZEROS of this length."""
+        self._put((offset, len(data) if length is None else length, data), durable)
 
-    def zero(self, offset, length, durable):
-        if length > 0:
-            self._put((offset, length, None), durable)
+    def unmap(self, offset, length, durable):
+        self._put((offset, length, UNMAPPED), durable)
 
     def is_mapped(self, offset):
         for start, size, content in self._cache:
             if start <= offset < start + size:
-                return content is not None
+                return content != UNMAPPED
         return self.stable.is_mapped(offset)
+
+    def mapped_ends(self):
+        """Nothing is mapped from there on."""
+        return max([self.stable.end()] + [start + size for start, size, _ in self._cache])
+
+    def _bytes(self, content, length):
+        if content == ZEROS:
+            return bytes(length)
+        return bytes([self.stable.fill]) * length if content == UNMAPPED else content
 
     def flush(self, offset=0, length=None):
         """Writes back every extent that touches the range (all of it without a length)."""
@@ -131,8 +174,10 @@ class Medium:
 
     def _write_back(self, extent):
         offset, length, data = extent
-        if data is None:
-            self.stable.discard(offset, length)
+        if data == UNMAPPED:
+            self.stable.unmap(offset, length)
+        elif data == ZEROS:
+            self.stable.zero(offset, length)
         else:
             self.stable.write(offset, data)
 
@@ -145,8 +190,8 @@ class Medium:
                 continue
             if start < offset:
                 head = offset - start
-                kept.append((start, head, None if content is None else content[:head]))
+                kept.append((start, head, part(content, 0, head)))
             if start + size > end:
                 tail = start + size - end
-                kept.append((end, tail, None if content is None else content[-tail:]))
+                kept.append((end, tail, part(content, size - tail, size)))
         self._cache = kept

@@ -9,20 +9,22 @@ Its properties, which a script may change at any time:
                   it is turned off it is written back
     fua=0|1       DPOFUA
     wp=0|1        write-protected
-    thin=0|1      LBPME: UNMAP, WRITE SAME with UNMAP, GET LBA STATUS
     max-transfer= blocks, VPD page B0h; 0: not told
     caching-page=0|1   whether mode page 08h exists
     reservations=0|1   whether persistent reservations exist
     types=5,7     the reservation types
     tas=0|1       whether an initiator is told that another one's reset has aborted its task
     there=0|1     whether there is such a logical unit
+
+and those of scsi_provisioning.py.
 """
 
 import struct
 
+import scsi_provisioning
 from scsi_answer import (CHECK_CONDITION, RESERVATION_CONFLICT, Answer, CheckCondition, Conflict,
-                         Sense)
-from scsi_medium import CHUNK, Medium
+                         Sense, reply)
+from scsi_medium import Medium
 from scsi_reservation import Reservations
 
 # name -> (operation code, service action or None)
@@ -33,25 +35,28 @@ COMMANDS = {
     (0x28, None): "READ", (0x88, None): "READ", (0x2A, None): "WRITE", (0x8A, None): "WRITE",
     (0x35, None): "SYNC", (0x91, None): "SYNC", (0x93, None): "WRITE_SAME", (0x42, None): "UNMAP",
     (0x5E, None): "RESERVE_IN", (0x5F, None): "RESERVE_OUT", (0xA0, None): "REPORT_LUNS",
+    (0xA3, 0x0C): "CODES",
 }
 
 # What a unit attention does not stop (SAM-5 5.14).
 UNATTENDED = {"INQUIRY", "REPORT_LUNS", "SENSE"}
 WRITES = {"WRITE", "WRITE_SAME", "UNMAP", "SYNC"}
 
-TEXT = ("serial", "naa", "vendor", "product")
-NUMBERS = ("blocks", "block-size", "wce", "fua", "wp", "thin", "max-transfer", "caching-page",
-           "reservations", "tas", "there")
+TEXT = ("serial", "naa", "vendor", "product") + scsi_provisioning.TEXT
+NUMBERS = ("blocks", "block-size", "wce", "fua", "wp", "max-transfer", "caching-page",
+           "reservations", "tas", "there") + scsi_provisioning.NUMBERS
 
 
 def command_name(cdb):
     code = cdb[0]
-    action = cdb[1] & 0x1F if code == 0x9E else None
+    action = cdb[1] & 0x1F if code in (0x9E, 0xA3) else None
     return COMMANDS.get((code, action), f"x{code:02x}")
 
 
-def range_of(cdb):
-    """(LBA, blocks) of a command with such fields, or None."""
+def range_of(cdb, data=b""):
+    """(LBA, blocks) of a command with such fields, or None; of an UNMAP, from its data."""
+    if cdb[0] == 0x42 and len(data) == 24:
+        return struct.unpack(">QI", data[8:20])
     if cdb[0] in (0x28, 0x2A, 0x35):
         return struct.unpack(">I", cdb[2:6])[0], struct.unpack(">H", cdb[7:9])[0]
     if cdb[0] in (0x88, 0x8A, 0x91, 0x93) or command_name(cdb) == "LBA_STATUS":
@@ -63,7 +68,7 @@ def has_fua(cdb):
     return cdb[0] in (0x28, 0x2A, 0x88, 0x8A) and bool(cdb[1] & 0x08)
 
 
-class Unit:
+class Unit(scsi_provisioning.Provisioning):
     """One logical unit. `nexuses()` gives all I_T nexuses that the target knows of."""
 
     def __init__(self, number, nexuses, luns):
@@ -72,9 +77,10 @@ class Unit:
         self.serial, self.naa = f"SCRIPT{number:04d}", f"6{number:015x}"
         self.vendor, self.product = "LUNFERRY", "SCRIPTED DISK"
         self.blocks, self.block_size = 16384, 512
-        self.wce, self.fua, self.wp, self.thin = 1, 1, 0, 0
+        self.wce, self.fua, self.wp = 1, 1, 0
         self.max_transfer, self.caching_page, self.there = 0, 1, 1
         self.has_reservations = self.tas = 1
+        self._begin_provisioning()
         self._nexuses, self._luns = nexuses, luns
         self.attentions = {}  # nexus -> [Sense]
         self.reservations = Reservations(
@@ -100,6 +106,7 @@ class Unit:
                 setattr(self, name.replace("-", "_"), int(value))
             else:
                 raise ValueError(f"no such property: {name}")
+        self._set_fill()
         if not self.wce:
             self.medium.flush()
 
@@ -172,7 +179,7 @@ class Unit:
     def _page(self, number):
         """Vital product data, SPC-4 7.8 and SBC-3 6.6."""
         if number == 0x00:
-            body = bytes([0x00, 0x80, 0x83, 0xB0] + [0xB2] * self.thin)
+            body = bytes([0x00, 0x80, 0x83, 0xB0] + [0xB2] * (self.thin and self.page_b2))
         elif number == 0x80:
             body = self.serial.encode()
         elif number == 0x83:
@@ -180,11 +187,9 @@ class Unit:
             naa = bytes.fromhex(self.naa)
             body = bytes([2, 1, 0, len(name)]) + name + bytes([1, 3, 0, len(naa)]) + naa
         elif number == 0xB0:
-            body = struct.pack(">BBHIIIIIIIQ", 1, 0, 1, self.max_transfer, 0, 0,
-                               0xFFFFFFFF if self.thin else 0, 256 if self.thin else 0,
-                               CHUNK // self.block_size if self.thin else 0, 0, 0).ljust(60, b"\0")
-        elif number == 0xB2 and self.thin:
-            body = bytes([0, 0x80 | 0x40 | 0x04, 2, 0])  # LBPU, LBPWS, LBPRZ; thin
+            body = self._limits_page()
+        elif number == 0xB2 and self.thin and self.page_b2:
+            body = self._provisioning_page()
         else:
             raise CheckCondition(5, 0x24, 0x00)
         return struct.pack(">BBH", 0, number, len(body)) + body
@@ -203,7 +208,8 @@ class Unit:
     def _capacity(self, _nexus, cdb, _data):
         if cdb[0] == 0x25:
             return reply(struct.pack(">II", min(self.blocks - 1, 0xFFFFFFFF), self.block_size), 8)
-        data = struct.pack(">QIBBB", self.blocks - 1, self.block_size, 0, 0, 0xC0 * self.thin)
+        data = struct.pack(">QIBBB", self.blocks - 1, self.block_size, 0, 0,
+                           self.thin * (0x80 | 0x40 * self.capacity_lbprz))
         return reply(data.ljust(32, b"\0"), struct.unpack(">I", cdb[10:14])[0])
 
     def _read(self, _nexus, cdb, _data):
@@ -220,48 +226,6 @@ class Unit:
         offset, length = self._extent(cdb)
         self.medium.flush(offset, length or None)
         return Answer()
-
-    def _write_same(self, _nexus, cdb, data):
-        if range_of(cdb)[1] == 0:
-            raise CheckCondition(5, 0x24, 0x00)  # WSNZ
-        offset, length = self._extent(cdb)
-        if cdb[1] & 0x08 and not self.thin:
-            raise CheckCondition(5, 0x24, 0x00)
-        block = bytes(self.block_size) if cdb[1] & 0x01 else data[:self.block_size]
-        if not any(block):
-            self.medium.zero(offset, length, durable=not self.wce)
-        else:
-            self.medium.write(offset, block * (length // self.block_size), durable=not self.wce)
-        return Answer(needed=0 if cdb[1] & 0x01 else self.block_size)
-
-    def _unmap(self, _nexus, _cdb, data):
-        if not self.thin:
-            raise CheckCondition(5, 0x20, 0x00)
-        for at in range(8, len(data) - 15, 16):
-            lba, blocks = struct.unpack(">QI", data[at:at + 12])
-            if lba + blocks > self.blocks:
-                raise CheckCondition(5, 0x21, 0x00)
-            self.medium.zero(lba * self.block_size, blocks * self.block_size,
-                             durable=not self.wce)
-        return Answer(needed=len(data))
-
-    def _lba_status(self, _nexus, cdb, _data):
-        """SBC-3 5.5: runs of mapped and deallocated blocks."""
-        if not self.thin:
-            raise CheckCondition(5, 0x20, 0x00)
-        lba, (room,) = struct.unpack(">Q", cdb[2:10])[0], struct.unpack(">I", cdb[10:14])
-        if lba >= self.blocks:
-            raise CheckCondition(5, 0x21, 0x00)
-        step, runs = CHUNK // self.block_size, []
-        while lba < self.blocks and (len(runs) + 1) * 16 + 8 <= room:
-            end = min((lba // step + 1) * step, self.blocks)
-            mapped = self.medium.is_mapped(lba * self.block_size)
-            while end < self.blocks and end - lba < 1 << 24 and \
-                    self.medium.is_mapped(end * self.block_size) == mapped:
-                end = min(end + step, self.blocks)
-            runs.append(struct.pack(">QIBBH", lba, end - lba, 0 if mapped else 1, 0, 0))
-            lba = end
-        return reply(struct.pack(">II", 4 + 16 * len(runs), 0) + b"".join(runs), room)
 
     def _reserve_in(self, _nexus, cdb, _data):
         if not self.has_reservations:
@@ -290,8 +254,3 @@ def lun_number(field):
 
 def padded(text, size):
     return text.encode()[:size].ljust(size)
-
-
-def reply(data, length):
-    """Data-In, cut to the allocation length."""
-    return Answer(data=data[:length], needed=min(len(data), length))
