@@ -142,8 +142,6 @@ void file_give_up(struct file_dev *file, enum file_means means)
 
     switch (means) {
     case FILE_ZERO_RANGE:
-        if (file->in_place != FILE_ZERO_RANGE)
-            return;
         if (file->is_block || !(*caps & BLK_CAN_UNMAP))
             *caps &= ~(unsigned)(BLK_CAN_ZERO | BLK_CAN_UNMAP);
         else

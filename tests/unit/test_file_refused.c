@@ -21,7 +21,7 @@
 
 /* Helper threads call it; the test looks when none does. */
 static struct {
-    int punch, zero_range, allocate, discard; /* answers */
+    int punch, zero_range, allocate, discard, sync; /* answers */
     int64_t (*seek)(uint64_t offset, int whence);
     char log[500];
 } kernel;
@@ -68,6 +68,15 @@ int64_t file_kernel_seek(int fd, uint64_t offset, int whence)
 {
     (void)fd;
     return kernel.seek ? kernel.seek(offset, whence) : -ENXIO;
+}
+
+/* The driver calls the C library's, but for this. */
+int fdatasync(int fd)
+{
+    (void)fd;
+    note("sync;");
+    errno = -kernel.sync;
+    return kernel.sync < 0 ? -1 : 0;
 }
 
 /* ---- The ladder --------------------------------------------------------------------------------- */
@@ -223,6 +232,36 @@ static void test_errors(void **state)
     ground_close(ground, dev);
 }
 
+/* With FUA, a ZERO is on stable storage when it is done. */
+static void test_durable(void **state)
+{
+    struct ground *ground = *state;
+    struct blk_dev *dev;
+    struct blk_req req;
+
+    memset(&kernel, 0, sizeof kernel);
+    ground_make(ground, "disk", "x", 1);
+    dev = ground_open(ground, "disk", true);
+    req = ground_do(ground, dev, BLK_ZERO, BLK_MAY_UNMAP, 0, NULL, 1);
+    assert_int_equal(req.status, 0);
+    assert_false(req.durable);
+    check_log("punch 0+1;");
+    req = ground_do(ground, dev, BLK_ZERO, BLK_FUA, 0, NULL, 1);
+    assert_int_equal(req.status, 0);
+    assert_true(req.durable);
+    check_log("zero 0+1;sync;");
+    kernel.sync = -EIO;
+    req = ground_do(ground, dev, BLK_ZERO, BLK_FUA, 0, NULL, 1);
+    assert_int_equal(req.status, -EIO);
+    check_log("zero 0+1;sync;");
+    /* What failed before needs no such thing. */
+    kernel.zero_range = -ENOSPC;
+    req = ground_do(ground, dev, BLK_ZERO, BLK_FUA, 0, NULL, 1);
+    assert_int_equal(req.status, -ENOSPC);
+    check_log("zero 0+1;");
+    ground_close(ground, dev);
+}
+
 /* Through the middle: zeros come by whatever is left, in the end by writing them. */
 static void test_in_the_end_written(void **state)
 {
@@ -296,7 +335,7 @@ static void check_extents(const struct ground *ground, int64_t (*seek)(uint64_t,
                           const char *expected)
 {
     struct blk_extent list[4];
-    struct blk_extents extents = {.list = list, .capacity = COUNT(list)};
+    struct blk_extents extents = {.list = list, .capacity = COUNT(list), .count = 9};
     char *path = ground_path(ground, "disk"), text[200] = "";
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 
@@ -376,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_no_holes),
         cmocka_unit_test(test_block_device),
         TEST(test_errors),
+        TEST(test_durable),
         TEST(test_in_the_end_written),
         TEST(test_odd_answers),
         TEST(test_no_extents),
