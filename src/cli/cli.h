@@ -21,7 +21,7 @@ enum exit_status {
     EXIT_DONE = 0,
     EXIT_DIFFERENT = 1,  /* compare found a difference */
     EXIT_UNTOUCHED = 2,  /* usage, a refusal, an end that does not open: nothing was changed */
-    EXIT_INCOMPLETE = 3, /* failed after writing, or a comparison's reading, began */
+    EXIT_INCOMPLETE = 3, /* failed after writing, or a comparison's reading, or a map, began */
     EXIT_SALVAGED = 5,   /* done, but for what the source has lost */
     EXIT_SIGNAL = 128,   /* and the signal's number: interrupted */
 };
@@ -29,6 +29,7 @@ enum exit_status {
 int cmd_compare(int argc, char **argv);
 int cmd_copy(int argc, char **argv);
 int cmd_info(int argc, char **argv);
+int cmd_map(int argc, char **argv);
 
 /* Prints "lunferry: ..." on stderr, as one line of its own even while a progress bar is shown. From
  * any thread. */

@@ -12,6 +12,7 @@ static const struct command {
 } commands[] = {
     {"copy", cmd_copy, "copy an image from one endpoint to another"},
     {"compare", cmd_compare, "say whether two endpoints hold the same bytes"},
+    {"map", cmd_map, "say where an endpoint has data and where it has zeros"},
     {"info", cmd_info, "open an endpoint and tell what was negotiated"},
 };
 

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Map jobs from start to end in the fake world; a byte of the map is a letter: '#' is data, '.' zeros. */
+#include "fake.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <lunferry/map.h>
+
+#define SIZE 12
+
+struct field {
+    struct fake fake;
+    struct fake_disk disk;
+    struct fake_end end;
+    struct map_options options;
+    struct map_job *job;
+    struct map_result result; /* once it is done */
+    char told[SIZE + 1];
+    char notices[1000];
+    unsigned runs, done; /* calls */
+    unsigned stop_at;    /* in this call of run(), from 1; 0: in none */
+    unsigned takes_back; /* at this EXTENTS, from 1, the device finds out that it cannot tell */
+    unsigned asked;      /* EXTENTS that were completed */
+    bool inside;         /* map_start() or map_stop() is running */
+};
+
+static struct field *field_of(struct fake *fake)
+{
+    return container_of(fake, struct field, fake);
+}
+
+static void on_notice(void *opaque, bool important, const char *text)
+{
+    struct field *field = opaque;
+    size_t at = strlen(field->notices);
+
+    assert_false(important);
+    snprintf(field->notices + at, sizeof(field->notices) - at, "%s\n", text);
+}
+
+static void stop(struct field *field)
+{
+    field->inside = true;
+    map_stop(field->job);
+    field->inside = false;
+}
+
+static void on_run(void *opaque, const struct map_run *run)
+{
+    struct field *field = opaque;
+    char letter = run->zeros ? '.' : '#';
+
+    assert_false(field->inside);
+    assert_int_equal(map_phase(field->job), MAP_WALKING);
+    assert_int_equal(run->offset, strlen(field->told));
+    assert_true(run->len > 0 && run->offset + run->len <= SIZE);
+    assert_true(run->offset == 0 || field->told[run->offset - 1] != letter);
+    memset(field->told + run->offset, letter, run->len);
+    field->told[run->offset + run->len] = '\0';
+    if (++field->runs == field->stop_at)
+        stop(field);
+}
+
+static void on_done(struct map_job *job, void *opaque)
+{
+    struct field *field = opaque;
+
+    assert_false(field->inside);
+    assert_ptr_equal(job, field->job);
+    assert_int_equal(map_phase(job), MAP_ENDED);
+    field->result = *map_result(job);
+    field->done++;
+}
+
+static void before(struct fake *fake, const struct fake_op *op)
+{
+    struct field *field = field_of(fake);
+
+    if (op->kind == FAKE_REQ && ++field->asked == field->takes_back)
+        op->req->dev->caps &= ~(unsigned)BLK_CAN_EXTENTS;
+}
+
+static void field_init(struct field *field, const char *map)
+{
+    memset(field, 0, sizeof(*field));
+    fake_init(&field->fake);
+    field->fake.before = before;
+    fake_disk_init(&field->disk, &field->fake, SIZE, 0);
+    field->disk.caps = BLK_CAN_EXTENTS;
+    fake_end_disk(&field->end, &field->disk, "fake", "d");
+    for (uint64_t at = 0; at < SIZE; at++)
+        fake_disk_set(&field->disk, at, 1, map[at] == '#' ? BLK_DATA : BLK_ZEROS);
+    field->options = (struct map_options){
+        .url = &field->end.url,
+        .notice = on_notice,
+        .run = on_run,
+        .done = on_done,
+        .opaque = field,
+    };
+}
+
+static void field_release(struct field *field)
+{
+    fake_disk_release(&field->disk);
+    fake_release(&field->fake);
+}
+
+static void start(struct field *field)
+{
+    field->told[0] = field->notices[0] = '\0';
+    field->runs = field->done = field->asked = 0;
+    field->inside = true;
+    field->job = map_start(field->fake.loop, &field->options);
+    field->inside = false;
+    assert_non_null(field->job);
+}
+
+static bool is_done(void *opaque)
+{
+    return ((const struct field *)opaque)->done > 0;
+}
+
+static void finish(struct field *field)
+{
+    fake_finish(&field->fake);
+    while (field->done == 0) {
+        fake_pass_time(&field->fake, is_done, field);
+        fake_finish(&field->fake);
+    }
+    assert_int_equal(field->done, 1);
+    map_free(field->job);
+    assert_int_equal(field->disk.open, 0);
+}
+
+static void check(struct field *field, int status, const char *told, bool tells)
+{
+    start(field);
+    finish(field);
+    assert_int_equal(field->result.status, status);
+    assert_string_equal(field->told, told);
+    assert_true(field->result.opened);
+    assert_int_equal(field->result.size, SIZE);
+    assert_int_equal(field->result.tells, tells);
+    assert_true(field->result.used == MAP_USED_UNKNOWN);
+    assert_int_equal(field->result.data.runs + field->result.zeros.runs, field->runs);
+    assert_int_equal(field->result.data.bytes + field->result.zeros.bytes, strlen(told));
+}
+
+/* ---- Tests ------------------------------------------------------------------------------------ */
+
+static void test_map(void **state)
+{
+    struct field field;
+
+    (void)state;
+    field_init(&field, "..###.##....");
+    check(&field, 0, "..###.##....", true);
+    assert_int_equal(field.result.data.bytes, 5);
+    assert_int_equal(field.result.data.runs, 2);
+    assert_int_equal(field.result.zeros.bytes, 7);
+    assert_int_equal(field.result.zeros.runs, 3);
+    /* A range is whole, in however many answers it came. */
+    field.disk.extents_reach = 1;
+    check(&field, 0, "..###.##....", true);
+    field_release(&field);
+}
+
+static void test_not_told(void **state)
+{
+    struct field field;
+
+    (void)state;
+    field_init(&field, "..###.##....");
+    field.disk.caps = 0;
+    check(&field, 0, "############", false);
+    /* It turns out to be so in the middle. */
+    field.disk.caps = BLK_CAN_EXTENTS;
+    field.disk.extents_reach = 2;
+    field.takes_back = 3;
+    check(&field, 0, "..###.######", false);
+    field_release(&field);
+}
+
+static void test_does_not_open(void **state)
+{
+    struct field field;
+
+    (void)state;
+    field_init(&field, "..###.##....");
+    field.fake.fault = (struct fake_fault){.number = 1, .code = EACCES};
+    start(&field);
+    finish(&field);
+    assert_int_equal(field.result.status, -EACCES);
+    assert_false(field.result.opened);
+    assert_non_null(strstr(field.result.error.text, "opening fake:d"));
+    assert_int_equal(field.runs, 0);
+    field_release(&field);
+}
+
+static void test_error_on_the_way(void **state)
+{
+    struct field field;
+
+    (void)state;
+    field_init(&field, "..###.##....");
+    field.disk.extents_reach = 3;
+    field.fake.fault = (struct fake_fault){.number = 4, .code = EIO};
+    check(&field, -EIO, "..###.", true);
+    assert_non_null(
+        strstr(field.result.error.text, "asking for the extents of fake:d at offset 6"));
+    field_release(&field);
+}
+
+/* The session goes, and comes back: the map is the same. */
+static void test_lost_on_the_way(void **state)
+{
+    struct field field;
+
+    (void)state;
+    field_init(&field, "..###.##....");
+    field.disk.extents_reach = 3;
+    field.options.settings =
+        (struct blk_settings){.timeout = 60 * LOOP_SECOND, .give_up = 600 * LOOP_SECOND};
+    field.fake.fault = (struct fake_fault){.number = 4, .code = EIO, .retry = BLK_LOST};
+    check(&field, 0, "..###.##....", true);
+    assert_non_null(strstr(field.notices, "source: fake:d is away: "));
+    assert_non_null(strstr(field.notices, "source: fake:d is back after "));
+    field_release(&field);
+}
+
+/* Before the so manieth completion; 0: before the loop's first turn. False: it had ended. */
+static bool stop_before(struct field *field, unsigned completions)
+{
+    bool opened, complete;
+
+    start(field);
+    if (completions > 0)
+        fake_settle(&field->fake);
+    for (unsigned i = 1; i < completions && field->done == 0; i++) {
+        fake_complete(&field->fake, 0);
+        fake_settle(&field->fake);
+    }
+    opened = map_result(field->job)->opened;
+    complete = map_phase(field->job) > MAP_WALKING;
+    stop(field);
+    stop(field);
+    finish(field);
+    assert_int_equal(field->result.opened, opened);
+    assert_int_equal(field->result.status, complete ? 0 : -ECANCELED);
+    if (!complete)
+        assert_string_equal(field->result.error.text, "interrupted");
+    return !complete;
+}
+
+static void test_stop(void **state)
+{
+    unsigned completions = 0;
+    struct field field;
+
+    (void)state;
+    field_init(&field, "..###.##....");
+    field.disk.extents_reach = 3;
+    while (stop_before(&field, completions))
+        completions++;
+    assert_int_equal(completions, 6); /* opening, four answers */
+    field_release(&field);
+}
+
+static void test_stop_inside_run(void **state)
+{
+    struct field field;
+
+    (void)state;
+    field_init(&field, "..###.##....");
+    for (field.stop_at = 1; field.stop_at <= 5; field.stop_at++) {
+        start(&field);
+        finish(&field);
+        assert_int_equal(field.result.status, -ECANCELED);
+        assert_int_equal(field.runs, field.stop_at);
+    }
+    field_release(&field);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_map),
+        cmocka_unit_test(test_not_told),
+        cmocka_unit_test(test_does_not_open),
+        cmocka_unit_test(test_error_on_the_way),
+        cmocka_unit_test(test_lost_on_the_way),
+        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_stop_inside_run),
+    };
+
+    return cmocka_run_group_tests_name("map", tests, NULL, NULL);
+}
