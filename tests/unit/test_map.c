@@ -233,6 +233,7 @@ static void test_lost_on_the_way(void **state)
 /* Before the so manieth completion; 0: before the loop's first turn. False: it had ended. */
 static bool stop_before(struct field *field, unsigned completions)
 {
+    unsigned submitted = field->fake.submitted;
     bool opened, complete;
 
     start(field);
@@ -246,7 +247,11 @@ static bool stop_before(struct field *field, unsigned completions)
     complete = map_phase(field->job) > MAP_WALKING;
     stop(field);
     stop(field);
+    /* Nobody waits for a server's answer. */
+    for (unsigned i = 0; i < field->fake.pending_count && !complete; i++)
+        assert_true(field->fake.pending[i].cancelled);
     finish(field);
+    assert_true(completions > 0 || field->fake.submitted == submitted);
     assert_int_equal(field->result.opened, opened);
     assert_int_equal(field->result.status, complete ? 0 : -ECANCELED);
     if (!complete)
