@@ -147,6 +147,7 @@ static uint64_t advance(struct field *field, uint64_t offset, uint64_t end, cons
 
     while (offset < end && at(field, offset, &run)) {
         assert_true(run.end > offset && run.end <= end);
+        assert_int_equal(run.open, run.end == walk_known(&field->walk) && run.end < end);
         for (uint64_t i = offset; i < run.end; i++)
             assert_int_equal(zeros[i], run.zeros);
         offset = run.end;
