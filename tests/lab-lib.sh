@@ -5,6 +5,11 @@
 # Each returns non-zero, with a sentence on stderr, when it could not do what it says.
 #
 #   lab_lun_new NAME SIZE [BLOCKSIZE] [PARAMS]   a new LUN, all zero; prints its URL
+#   lab_lun_thin NAME SIZE [BLOCKSIZE]           the same, thin: what is unmapped is a hole in its file
+#   lab_lun_empty NAME           all zero again, and a thin one holds nothing
+#   lab_allocated FILE           prints the bytes of storage behind it (with the file system's map of
+#                                its blocks, a few KiB)
+#   lab_sparse write|compare ... tests/sparse.py: pieces of data in files that are mostly holes
 #   lab_lun_resize NAME SIZE     sessions stay; the target raises no unit attention for it
 #   lab_lun_url NAME             lab_backing NAME (the file behind it)
 #
@@ -346,6 +351,26 @@ lab_lun_new() {
     _lab_check_name "$1" || return
     (flock 9 && _lab_lun_add "$1" "$2" "${3:-512}" "${4:-}") 9>>"$LAB_DIR/luns.lock" || return
     lab_lun_url "$1"
+}
+
+lab_lun_thin() {
+    lab_lun_new "$1" "$2" "${3:-512}" thin_provisioning=1
+}
+
+lab_lun_empty() {
+    local file size
+    file=$(lab_backing "$1")
+    size=$(stat -c %s "$file") || _lab_error "no LUN '$1'" || return
+    truncate -s 0 "$file" && truncate -s "$size" "$file"
+}
+
+lab_allocated() {
+    local blocks
+    blocks=$(stat -c %b "$1") && echo $((blocks * 512))
+}
+
+lab_sparse() {
+    /usr/bin/python3 "$_lab_here/sparse.py" "$@"
 }
 
 lab_lun_resize() {
