@@ -322,6 +322,8 @@ stands_still() {
     [[ $(lab_link_counts still | awk -F= '/_bytes/ { n += $2 } END { print n }') -ge $(($1 << 20)) ]]
 }
 
+was_cut() { lab_link_counts still | grep -q '^cuts=1$'; }
+
 # killed_at MIB SOURCE TARGET [OPTION...]: the source stands still when so much has come over; some
 # of it is durable, which is on record, and the copy is killed. Then it is resumed.
 killed_at() {
@@ -334,7 +336,9 @@ killed_at() {
     lab_wait 60 stands_still "$at" || fail "$at MiB never came"
     kill -KILL "$pid"
     wait "$pid" || true
+    # What connects before the relay has seen the signal would be cut as well.
     lab_link_cut still
+    lab_wait 60 was_cut || fail "the link still stands still"
     run 0 "$LUNFERRY" copy --journal "$T/journal" --resume --request-size 256k -m 4 "$@" "$from" "$to"
     says "resuming: "
     lab_link_stop still
