@@ -378,3 +378,83 @@ test_killed_and_resumed_to_a_new_nfs_file() {
         rm "$LAB_NFS_DIR/thin.img"
     done
 }
+
+# ---- What would be done --------------------------------------------------------------------------
+
+# What the estimate on stdout says, and what the summary of a copy says was done: data, zeroed, skipped.
+as_estimated() {
+    sed -nE 's/^to read and write +([0-9.]+ [A-Za-z]+) in .*/\1/p
+             s/^to be made zero +([0-9.]+ [A-Za-z]+) in .*/\1/p
+             s/^zero already +([0-9.]+ [A-Za-z]+)$/\1/p' "$T/out" | paste -sd ,
+}
+
+as_copied() {
+    tr '\r' '\n' <"$T/err" |
+        sed -nE 's/^.*copied .*: ([^:]*) of data moved \(.*\), (.*) zeroed, (.*) skipped$/\1,\2,\3/p'
+}
+
+# estimated WANT OPTION... SOURCE TARGET: the dry run says WANT and changes nothing of the LUN; the copy
+# then does it.
+estimated() {
+    local want=$1 before got
+    shift
+    before=$(sha256sum <"$lun_file" && lab_allocated "$lun_file")
+    run 0 "$LUNFERRY" copy --dry-run "$@"
+    [[ ! -s $T/err ]] || fail "said: $(cat "$T/err")"
+    got=$(as_estimated)
+    [[ $got == "$want" ]] || fail "the estimate is $got, not $want, of: $*"
+    [[ $(sha256sum <"$lun_file" && lab_allocated "$lun_file") == "$before" ]] ||
+        fail "the dry run changed the LUN"
+    run 0 "$LUNFERRY" copy -p "$@"
+    got=$(as_copied)
+    [[ $got == "$want" ]] || fail "the copy did $got, not $want, of: $*"
+}
+
+# Of 64 MiB, 9 MiB are data. To a LUN, the head's first MiB comes to that, a hole or not.
+dry_image() {
+    trap thin_clean EXIT
+    holey "$T/dry.img" 8M+4M 26M+1M 40M+4M
+}
+
+test_dry_run_says_what_a_copy_does() {
+    local kind
+    dry_image
+    for kind in thin thick; do
+        lun "$kind" "dry-$kind" 64M
+        [[ $kind == thick ]] || estimated "10.00 MiB,0 B,54.00 MiB" "$T/dry.img" "$lun"
+        fill "$lun_file" 252
+        estimated "10.00 MiB,54.00 MiB,0 B" --overwrite "$T/dry.img" "$lun"
+        cmp "$T/dry.img" "$lun_file"
+        estimated "64.00 MiB,0 B,0 B" --overwrite -S 0 "$T/dry.img" "$lun"
+        estimated "10.00 MiB,0 B,54.00 MiB" --overwrite --target-is-zero "$T/dry.img" "$lun"
+        cmp "$T/dry.img" "$lun_file"
+    done
+}
+
+# A target that has data where the image has zeros, and zeros where it has data.
+test_dry_run_where_the_target_holds_something_else() {
+    dry_image
+    lun thin dry-other 64M
+    lab_sparse write "$lun_file" 6M+4M 50M+2M
+    estimated "10.00 MiB,4.00 MiB,50.00 MiB" --overwrite "$T/dry.img" "$lun"
+    cmp "$T/dry.img" "$lun_file"
+}
+
+test_dry_run_of_a_new_file() {
+    dry_image
+    lun thin dry-new 64M
+    run 0 "$LUNFERRY" copy --dry-run "$T/dry.img" "$LAB_NFS/thin.img"
+    [[ $(as_estimated) == "9.00 MiB,0 B,55.00 MiB" ]] || fail "the estimate is $(as_estimated)"
+    [[ ! -e $LAB_NFS_DIR/thin.img ]] || fail "it was made all the same"
+    no_temporary "$LAB_NFS_DIR"
+    run 0 "$LUNFERRY" copy -p "$T/dry.img" "$LAB_NFS/thin.img"
+    [[ $(as_copied) == "9.00 MiB,0 B,55.00 MiB" ]] || fail "the copy did $(as_copied)"
+    # NFSv3 does not tell where the data is; the copy finds out.
+    run 0 "$LUNFERRY" copy --dry-run "$LAB_NFS/thin.img" "$lun"
+    [[ $(as_estimated) == "64.00 MiB,0 B,0 B" ]] || fail "the estimate is $(as_estimated)"
+    grep -q "^The source does not tell where its data is" "$T/out" || fail "said nothing of that"
+    run 0 "$LUNFERRY" copy -p "$LAB_NFS/thin.img" "$lun"
+    [[ $(as_copied) == "10.00 MiB,0 B,54.00 MiB" ]] || fail "the copy did $(as_copied)"
+    run 2 "$LUNFERRY" copy --dry-run "$T/dry.img" "$LAB_NFS/thin.img"
+    says "thin.img exists .*--overwrite"
+}
