@@ -28,7 +28,8 @@
 #                                cuts=N, a line each
 #   lab_link_stop NAME           its last counts stay in $LAB_DIR/links/NAME.counts
 #
-#   lab_wait SECONDS COMMAND [ARG...]   tries until COMMAND succeeds
+#   lab_wait SECONDS COMMAND [ARG...]   tries until COMMAND succeeds, for so long or, on a busy machine,
+#                                       longer
 #
 # Names may hold letters, digits and -. The targets have:
 LAB_TARGET=iqn.2026-01.org.lunferry:lab
@@ -38,6 +39,9 @@ LAB_MUTUAL_TARGET=iqn.2026-01.org.lunferry:mutual
 _lab_here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
 # ---- waiting and processes -----------------------------------------------------------------------
+
+# Seconds for what works: only what is broken takes so long.
+_LAB_HANG=120
 
 _lab_error() {
     echo "lab: $*" >&2
@@ -82,7 +86,7 @@ _lab_daemon() {
         echo $$ >"$0.new" && mv "$0.new" "$0" && exec "$@"' \
         "$pid_file" "$@" </dev/null >>"$log" 2>&1 &
     disown # or the shell would report its death by a signal, which is what some tests are about
-    lab_wait 5 test -s "$pid_file"
+    lab_wait "$_LAB_HANG" test -s "$pid_file"
 }
 
 # _lab_end PID-FILE SIGNAL: and waits until it is gone.
@@ -92,7 +96,7 @@ _lab_end() {
     kill -s "$2" "$pid" 2>/dev/null || true
     if ! lab_wait 5 _lab_gone "$pid"; then
         kill -KILL "$pid" 2>/dev/null || true
-        lab_wait 5 _lab_gone "$pid" || _lab_error "process $pid ($1) does not end" || return
+        lab_wait "$_LAB_HANG" _lab_gone "$pid" || _lab_error "process $pid ($1) does not end" || return
     fi
     rm -f "$1"
 }
@@ -111,7 +115,7 @@ _lab_rpc_answers() {
 _lab_rpcbind_start() {
     _lab_daemon "$LAB_DIR/rpcbind.pid" "$LAB_DIR/rpcbind.log" \
         "$_lab_here/servers/rpcbind-loopback" -f -w || return
-    lab_wait 10 _lab_rpc_answers 100000 2
+    lab_wait "$_LAB_HANG" _lab_rpc_answers 100000 2
 }
 
 # The server takes a bind address of one family into a socket address of the other without a
@@ -202,7 +206,7 @@ lab_nfs_start() {
         ganesha.nfsd -F -f "$LAB_DIR/nfs.conf" -L "$LAB_NFS_LOG" -N NIV_EVENT \
         -p "$LAB_DIR/nfs.own-pid" -E "$(_lab_nfs_epoch)" || return
     pid=$(lab_nfs_pid)
-    lab_wait 30 _lab_nfs_settled "$pid" || true
+    lab_wait "$_LAB_HANG" _lab_nfs_settled "$pid" || true
     _lab_nfs_answers || _lab_error "the NFS server does not answer; see $LAB_NFS_LOG" || return
     # it serves on without an export that it could not open
     ! grep 'Could not create export' "$LAB_NFS_LOG" >&2 ||
@@ -293,7 +297,7 @@ lab_tgt_start() {
     rm -f /run/tgtd/socket.* /run/tgtd.ipc_abstract_namespace.*
     _lab_daemon "$LAB_TGT_PID_FILE" "$LAB_TGT_LOG" \
         tgtd -f --iscsi "portal=127.0.0.1:$LAB_ISCSI_PORT" || return
-    lab_wait 10 _lab_tgt_settled "$(lab_tgt_pid)" || true
+    lab_wait "$_LAB_HANG" _lab_tgt_settled "$(lab_tgt_pid)" || true
     if ! { _lab_tgt_answers && _lab_tgt_targets && _lab_lun_attach_all; }; then
         _lab_error "the iSCSI target does not start; see $LAB_TGT_LOG"
     fi
@@ -425,7 +429,7 @@ lab_link() {
     done
     _lab_daemon "$file.pid" "$file.log" "$relay" "${pairs[@]}" \
         --port-file "$file.ports" --count-file "$file.counts" "$@" || return
-    lab_wait 5 _lab_link_settled "$file" || true
+    lab_wait "$_LAB_HANG" _lab_link_settled "$file" || true
     if [[ ! -s $file.ports ]]; then
         cat "$file.log" >&2
         lab_link_stop "$name"
@@ -469,7 +473,7 @@ lab_link_counts() {
     file=$(_lab_link_file "$1") || return
     rm -f "$file.counts"
     _lab_link_signal "$1" USR1 || return
-    lab_wait 5 test -s "$file.counts" || _lab_error "link '$1' does not count" || return
+    lab_wait "$_LAB_HANG" test -s "$file.counts" || _lab_error "link '$1' does not count" || return
     cat "$file.counts"
 }
 

@@ -76,6 +76,26 @@ wait_status() {
     fi
 }
 
+# Seconds for what a test waits for. Much more than anything takes, so that it ends what hangs and nothing
+# else. What is to be caught at work must not end by itself meanwhile: it goes through a link, or has a
+# --rate-limit, that makes it last for many times what the catching takes.
+HANG=120
+
+# link_has_carried NAME BYTES: from the servers.
+link_has_carried() {
+    [[ $(lab_link_counts "$1" | sed -n 's/^backward_bytes=//p') -ge $2 ]]
+}
+
+# link_has_taken NAME BYTES: to the servers.
+link_has_taken() {
+    [[ $(lab_link_counts "$1" | sed -n 's/^forward_bytes=//p') -ge $2 ]]
+}
+
+# head_is_blank FILE: of a LUN.
+head_is_blank() {
+    cmp -s -n 1048576 "$1" /dev/zero
+}
+
 # The copy under way has begun to move data: its temporary file is there and has blocks.
 is_moving() {
     local file

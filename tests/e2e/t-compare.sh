@@ -209,19 +209,14 @@ test_compare_over_a_slow_link() {
     answers "$(expected_first)"
 }
 
-# link_has_carried NAME BYTES: from the servers.
-link_has_carried() {
-    [[ $(lab_link_counts "$1" | sed -n 's/^backward_bytes=//p') -ge $2 ]]
-}
-
 test_compare_is_interrupted() {
     pair 16M stopped
     lab_link slow --rate 1000000 >/dev/null
     trap 'rm -f "$image"; lab_link_stop slow' EXIT
     background "$LUNFERRY" compare -p "$(lab_link_url slow "$LAB_NFS/pair.img")" "$lun"
-    lab_wait 20 link_has_carried slow 1000000 || fail "nothing was read"
+    lab_wait "$HANG" link_has_carried slow 1000000 || fail "nothing was read"
     kill -USR1 "$pid"
-    lab_wait 5 grep -q "of 16.00 MiB" "$T/err" || fail "SIGUSR1 was not answered"
+    lab_wait "$HANG" grep -q "of 16.00 MiB" "$T/err" || fail "SIGUSR1 was not answered"
     kill -INT "$pid"
     wait_status 130
     says "lunferry: interrupted$"

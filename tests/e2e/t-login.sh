@@ -92,7 +92,7 @@ test_password_is_hidden_from_ps() {
     background env ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" \
         setpriv --reuid 65534 --regid 65534 --clear-groups \
         "$LUNFERRY" copy -p --rate-limit 16M "$url" null:256M
-    lab_wait 10 grep -q MiB "$T/err" || fail "nothing moved"
+    lab_wait "$HANG" grep -q MiB "$T/err" || fail "nothing moved"
     tr '\0' ' ' <"/proc/$pid/cmdline" >"$T/cmdline"
     grep -qF "iscsi://$LAB_CHAP_USER:***@" "$T/cmdline" || fail "arguments: $(cat "$T/cmdline")"
     grep -qF -- "$LAB_CHAP_PASSWORD" "$T/cmdline" && fail "ps shows the password"

@@ -67,14 +67,14 @@ server_restarted() {
     local seed=${SEED:-1} server
     RANDOM=$seed
     echo "seed $seed"
-    lab_link slow --rate 60000000 >/dev/null
+    lab_link slow --rate 20000000 >/dev/null
     trap 'lab_link_stop slow; move_clean' EXIT
     move_images 64M
     for server in nfs tgt; do
         move_ends "$1" source slow
         rm -f "$T/journal"
         background "$LUNFERRY" copy --overwrite --journal "$T/journal" --flush-size 4M "$from" "$to"
-        lab_wait 20 grep -q durable "$T/journal" 2>/dev/null || fail "nothing moved"
+        lab_wait "$HANG" grep -q durable "$T/journal" 2>/dev/null || fail "nothing moved"
         sleep "0.$((RANDOM % 400 + 100))"
         "lab_${server}_restart" || { tail -n 30 "$LAB_NFS_LOG"; fail "$server does not start"; }
         wait_status 0
@@ -96,12 +96,13 @@ server_stands_still() {
     trap 'lab_link_stop slow; move_clean' EXIT
     move_images 64M
     move_ends "$2" source slow
-    background "$LUNFERRY" copy --timeout 2 --overwrite "$from" "$to"
-    sleep 0.5
+    background "$LUNFERRY" copy -p --timeout 2 --overwrite "$from" "$to"
+    lab_wait "$HANG" link_has_carried slow 4000000 || fail "nothing moved"
     kill -STOP "$("lab_$1_pid")"
-    sleep 3
+    lab_wait "$HANG" grep -q " is away: " "$T/err" || fail "nobody noticed"
     kill -CONT "$("lab_$1_pid")"
     wait_status 0
+    says " is back after "
     same_start "$from_file" "$to_file"
 }
 
@@ -110,13 +111,14 @@ test_iscsi_target_stands_still() { server_stands_still tgt nfs-to-lun; }
 
 # ---- The thing that is there afterwards is not the one before ------------------------------------
 
-# begin_slowly TARGET: a copy of an NFS image, for which there is time.
+# begin_slowly TARGET: a copy of an NFS image, which moves data when this returns, and for which there is
+# time.
 begin_slowly() {
-    lab_link slow --rate 30000000 >/dev/null
+    lab_link slow --rate 8000000 >/dev/null
     trap 'lab_link_stop slow; move_clean' EXIT
     image "$LAB_NFS_DIR/move.img" 64M
     background "$LUNFERRY" copy --overwrite "$(lab_link_url slow "$LAB_NFS/move.img")" "$1"
-    sleep 0.7
+    lab_wait "$HANG" link_has_carried slow 4000000 || fail "nothing moved"
 }
 
 test_another_lun_at_reconnect() {
@@ -146,10 +148,12 @@ test_lun_shrinks_in_mid_copy() {
 test_source_lun_grows_in_mid_copy() {
     local lun
     lun=$(lab_lun_new grows 32M)
-    lab_link slow --rate 30000000 >/dev/null
+    dd if=/dev/urandom of="$(lab_backing grows)" bs=1M count=32 conv=notrunc status=none
+    lab_link slow --rate 8000000 >/dev/null
     trap 'lab_link_stop slow; move_clean' EXIT
-    background "$LUNFERRY" copy "$(lab_link_url slow "$lun")" "$LAB_NFS/moved.img"
-    sleep 0.5
+    # Without a journal, with which the temporary file would stay.
+    background "$LUNFERRY" copy --journal none "$(lab_link_url slow "$lun")" "$LAB_NFS/moved.img"
+    lab_wait "$HANG" is_moving "$LAB_NFS_DIR" || fail "nothing moved"
     lab_lun_resize grows 48M
     wait_status 3
     says "source: .*changed while it was copied: its size was 33554432 bytes and is 50331648"
@@ -157,18 +161,18 @@ test_source_lun_grows_in_mid_copy() {
     no_temporary "$LAB_NFS_DIR"
     lab_lun_resize grows 32M
     background "$LUNFERRY" copy --allow-live "$(lab_link_url slow "$lun")" "$LAB_NFS/moved.img"
-    sleep 0.5
+    lab_wait "$HANG" is_moving "$LAB_NFS_DIR" || fail "nothing moved"
     lab_lun_resize grows 48M
     wait_status 0
     says "source: .*changed while it was copied"
 }
 
 test_source_file_written_to_in_mid_copy() {
-    lab_link slow --rate 30000000 >/dev/null
+    lab_link slow --rate 8000000 >/dev/null
     trap 'lab_link_stop slow; move_clean' EXIT
     image "$LAB_NFS_DIR/move.img" 32M
     background "$LUNFERRY" copy "$(lab_link_url slow "$LAB_NFS/move.img")" "$T/moved.img"
-    sleep 0.5
+    lab_wait "$HANG" link_has_carried slow 4000000 || fail "nothing moved"
     printf x | dd of="$LAB_NFS_DIR/move.img" conv=notrunc status=none
     wait_status 3
     says "source: .*move.img changed while it was copied: it was written to"
@@ -183,13 +187,13 @@ test_flipped_bit_is_found_and_mended() {
     image "$LAB_NFS_DIR/move.img" 64M
     trap move_clean EXIT
     fill "$LAB_LUN512_FILE" 0
-    background "$LUNFERRY" copy -p --overwrite --verify --rate-limit 32M "$LAB_NFS/move.img" "$LAB_LUN512"
-    flip() {
-        [[ $(od -An -tx1 -j 10000000 -N 1 "$LAB_LUN512_FILE") != " 00" ]]
+    background "$LUNFERRY" copy -p --overwrite --verify --rate-limit 16M "$LAB_NFS/move.img" "$LAB_LUN512"
+    # A single byte of the image may be zero.
+    is_there() {
+        ! cmp -s -n 512 -i 10000000:0 "$LAB_LUN512_FILE" /dev/zero
     }
-    lab_wait 20 flip || fail "nothing moved"
-    sleep 0.2
-    printf '\0' | dd of="$LAB_LUN512_FILE" bs=1 seek=10000000 conv=notrunc status=none
+    lab_wait "$HANG" is_there || fail "nothing moved"
+    poke "$LAB_LUN512_FILE" 10000000
     wait_status 0
     says "target: .*what was written to the 262144 bytes at offset 9961472 reads back differently"
     says "all of it was read back and is the same, after some was copied again"

@@ -12,6 +12,19 @@ resumed_from() {
     sed -n 's/^lunferry: resuming: \(.*\) of .* are there already$/\1/p' "$T/err"
 }
 
+# begin_recorded [OPTION...] SOURCE TARGET: a copy with the journal $T/journal, in which something is
+# durable when this returns, and which has some seconds yet to go.
+begin_recorded() {
+    background "$LUNFERRY" copy --journal "$T/journal" --flush-size 2M --rate-limit 4M "$@"
+    lab_wait "$HANG" grep -qs durable "$T/journal" || fail "nothing is recorded"
+}
+
+# kill_it: the copy in the background, at once.
+kill_it() {
+    kill -KILL "$pid"
+    wait "$pid" || true
+}
+
 # killed_and_resumed SECONDS TARGET [OPTION...]: the copy is killed after SECONDS and resumed.
 killed_and_resumed() {
     local after=$1 to=$2
@@ -60,34 +73,33 @@ test_killed_at_ten_moments_and_resumed_to_a_lun() {
     done
 }
 
-# What was made durable is not copied again: of 64 MiB at 16 MiB a second, half is there after two
-# seconds, but for what the last flush had not covered.
+# What was made durable is not copied again.
 test_resume_repeats_little() {
     local there
     image "$LAB_NFS_DIR/whole.img" 64M
     trap resume_clean EXIT
-    background "$LUNFERRY" copy --journal "$T/journal" --flush-size 2M --rate-limit 16M \
+    background "$LUNFERRY" copy --journal "$T/journal" --flush-size 2M --rate-limit 8M \
         "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
-    half_is_recorded() {
-        [[ $(awk '$2 == "durable" { n += $4 } END { print n + 0 }' "$T/journal" 2>/dev/null) -ge 128 ]]
+    # 16 MiB, of 64
+    quarter_is_recorded() {
+        [[ $(awk '$2 == "durable" { n += $4 } END { print n + 0 }' "$T/journal" 2>/dev/null) -ge 64 ]]
     }
-    lab_wait 20 half_is_recorded || fail "nothing is recorded"
-    kill -KILL "$pid"
-    wait "$pid" || true
+    lab_wait "$HANG" quarter_is_recorded || fail "too little is recorded"
+    kill_it
     run 0 "$LUNFERRY" copy -p --journal "$T/journal" --resume "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
     there=$(resumed_from)
-    [[ ${there%%.*} -ge 32 ]] || fail "only $there were there already"
+    [[ ${there%%.*} -ge 16 ]] || fail "only $there were there already"
     same "$LAB_NFS_DIR/whole.img" "$LAB_NFS_DIR/part.img"
     no_temporary "$LAB_NFS_DIR"
 }
 
 test_resume_command_is_printed() {
-    lab_link slow --rate 30000000 >/dev/null
+    lab_link slow --rate 8000000 >/dev/null
     trap 'lab_link_stop slow; resume_clean' EXIT
     image "$LAB_NFS_DIR/whole.img" 64M
     background "$LUNFERRY" copy --journal "$T/my journal" --flush-size 4M \
         "$(lab_link_url slow "$LAB_NFS/whole.img")" "$LAB_NFS/part.img"
-    sleep 1
+    lab_wait "$HANG" grep -qs durable "$T/my journal" || fail "nothing is recorded"
     kill -INT "$pid"
     wait_status 130
     says "go on with: lunferry copy --resume .*'$T/my journal'.*whole.img.* .*part.img"
@@ -102,10 +114,8 @@ test_resume_command_is_printed() {
 test_resume_refuses_what_has_changed() {
     image "$LAB_NFS_DIR/whole.img" 32M
     trap resume_clean EXIT
-    background "$LUNFERRY" copy --journal "$T/journal" --rate-limit 16M "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
-    sleep 0.7
-    kill -KILL "$pid"
-    wait "$pid" || true
+    begin_recorded "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
+    kill_it
     touch "$LAB_NFS_DIR/whole.img"
     run 2 "$LUNFERRY" copy --journal "$T/journal" --resume "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
     says "source: .*whole.img was changed since the copy was begun; start anew, without --resume"
@@ -123,11 +133,8 @@ test_resume_refuses_what_has_changed() {
 test_resume_refuses_a_lun_that_was_written_to() {
     image "$LAB_NFS_DIR/whole.img" 32M
     trap resume_clean EXIT
-    background "$LUNFERRY" copy --journal "$T/journal" --overwrite --rate-limit 16M \
-        "$LAB_NFS/whole.img" "$LAB_LUN512"
-    sleep 1
-    kill -KILL "$pid"
-    wait "$pid" || true
+    begin_recorded --overwrite "$LAB_NFS/whole.img" "$LAB_LUN512"
+    kill_it
     printf 'precious' | dd of="$LAB_LUN512_FILE" bs=512 seek=1 conv=notrunc status=none
     run 2 "$LUNFERRY" copy --journal "$T/journal" --resume "$LAB_NFS/whole.img" "$LAB_LUN512"
     says "target: .* was written to since the copy was cut off"
@@ -147,15 +154,12 @@ test_file_that_is_no_journal_is_left_alone() {
 test_turned_away_keeps_the_journal() {
     image "$LAB_NFS_DIR/whole.img" 32M
     trap resume_clean EXIT
-    background "$LUNFERRY" copy --journal "$T/journal" --flush-size 2M --rate-limit 16M \
-        "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
-    lab_wait 20 grep -q durable "$T/journal" 2>/dev/null || fail "nothing moved"
-    kill -KILL "$pid"
-    wait "$pid" || true
-    background "$LUNFERRY" copy --journal none --rate-limit 8M "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
+    begin_recorded "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
+    kill_it
+    background "$LUNFERRY" copy --journal none --rate-limit 256k "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
     local other=$pid
     other_has_it() { grep -q "pid=$other" "$LAB_NFS_DIR/.part.img.lunferry-lock" 2>/dev/null; }
-    lab_wait 20 other_has_it || fail "no lock"
+    lab_wait "$HANG" other_has_it || fail "no lock"
     run 2 "$LUNFERRY" copy --journal "$T/journal" "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
     says "another copy to"
     grep -q durable "$T/journal" || fail "the record is gone"
@@ -167,21 +171,34 @@ test_turned_away_keeps_the_journal() {
 }
 
 # ---- Two at once ---------------------------------------------------------------------------------
+#
+# The first copy stands still while the second one tries: whatever that takes, it is still there, and has
+# not got on.
+
+stand_still() {
+    kill -STOP "$1" || fail "the first copy is over already"
+}
+
+# Goes on, and ends well.
+go_on() {
+    kill -CONT "$1"
+    pid=$1
+    wait_status 0
+}
 
 test_two_copies_to_one_name() {
     image "$LAB_NFS_DIR/whole.img" 16M
     trap resume_clean EXIT
-    background "$LUNFERRY" copy --rate-limit 8M "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
+    background "$LUNFERRY" copy --journal none --rate-limit 8M "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
     local first=$pid
     is_locked() { [[ -s $LAB_NFS_DIR/.part.img.lunferry-lock ]]; }
-    lab_wait 20 is_locked || fail "no lock file"
-    cp "$T/err" "$T/first"
+    lab_wait "$HANG" is_locked || fail "no lock file"
+    stand_still "$first"
     run 2 "$LUNFERRY" copy "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
     says "another copy to .*part.img is under way"
     says "process $first"
     says "break-lock"
-    pid=$first
-    wait_status 0
+    go_on "$first"
     same "$LAB_NFS_DIR/whole.img" "$LAB_NFS_DIR/part.img"
     no_temporary "$LAB_NFS_DIR"
 }
@@ -192,11 +209,11 @@ test_two_copies_to_one_lun() {
     background "$LUNFERRY" copy --overwrite --rate-limit 8M "$LAB_NFS/whole.img" "$LAB_LUN512"
     local first=$pid
     is_claimed() { compgen -G "$XDG_STATE_HOME/lunferry/*.claim" >/dev/null; }
-    lab_wait 20 is_claimed || fail "no claim"
+    lab_wait "$HANG" is_claimed || fail "no claim"
+    stand_still "$first"
     run 2 "$LUNFERRY" copy --overwrite random:1M "$LAB_LUN512"
     says "target: .*process $first .*is writing to it already"
-    pid=$first
-    wait_status 0
+    go_on "$first"
     same "$LAB_NFS_DIR/whole.img" "$LAB_LUN512_FILE"
     is_claimed && fail "the claim is still there"
     true
@@ -220,9 +237,14 @@ test_broken_lock_makes_the_first_lose() {
     "$LUNFERRY" copy --rate-limit 8M "$LAB_NFS/whole.img" "$LAB_NFS/part.img" 2>"$T/first" &
     local first=$! got=0
     is_locked() { [[ -s $LAB_NFS_DIR/.part.img.lunferry-lock ]]; }
-    lab_wait 20 is_locked || fail "no lock file"
-    "$LUNFERRY" copy --break-lock --rate-limit 4M "$LAB_NFS/whole.img" "$LAB_NFS/part.img" 2>"$T/second" &
+    lab_wait "$HANG" is_locked || fail "no lock file"
+    kill -STOP "$first"
+    "$LUNFERRY" copy --break-lock "$LAB_NFS/whole.img" "$LAB_NFS/part.img" 2>"$T/second" &
     pid=$!
+    second_has_it() { grep -qs "pid=$pid" "$LAB_NFS_DIR/.part.img.lunferry-lock"; }
+    has_it_or_had() { second_has_it || cmp -s "$LAB_NFS_DIR/whole.img" "$LAB_NFS_DIR/part.img"; }
+    lab_wait "$HANG" has_it_or_had || fail "the lock was not broken"
+    kill -CONT "$first"
     wait "$first" || got=$?
     [[ $got -eq 3 ]] || fail "the first ended with $got: $(cat "$T/first")"
     grep -q "lock" "$T/first" || fail "it said: $(cat "$T/first")"
@@ -233,11 +255,10 @@ test_broken_lock_makes_the_first_lose() {
 test_lock_of_a_dead_process_is_taken_over() {
     image "$LAB_NFS_DIR/whole.img" 16M
     trap resume_clean EXIT
-    background "$LUNFERRY" copy --rate-limit 8M "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
+    background "$LUNFERRY" copy --rate-limit 256k "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
     is_locked() { [[ -s $LAB_NFS_DIR/.part.img.lunferry-lock ]]; }
-    lab_wait 20 is_locked || fail "no lock file"
-    kill -KILL "$pid"
-    wait "$pid" || true
+    lab_wait "$HANG" is_locked || fail "no lock file"
+    kill_it
     run 0 "$LUNFERRY" copy "$LAB_NFS/whole.img" "$LAB_NFS/part.img"
     same "$LAB_NFS_DIR/whole.img" "$LAB_NFS_DIR/part.img"
 }
@@ -247,8 +268,11 @@ test_lock_of_a_dead_process_is_taken_over() {
 test_reserved_while_it_is_copied_to() {
     image "$LAB_NFS_DIR/whole.img" 16M
     trap resume_clean EXIT
+    fill "$LAB_LUN512_FILE" 252
     background "$LUNFERRY" copy --reserve --overwrite --rate-limit 8M "$LAB_NFS/whole.img" "$LAB_LUN512"
-    sleep 0.7
+    local first=$pid
+    lab_wait "$HANG" head_is_blank "$LAB_LUN512_FILE" || fail "nothing moved"
+    stand_still "$first"
     # Another initiator, and it is told who holds it.
     run 2 env XDG_STATE_HOME="$T/other" "$LUNFERRY" copy --reserve --overwrite --initiator-name iqn.2026-01.org.example:other \
         random:1M "$LAB_LUN512"
@@ -257,7 +281,7 @@ test_reserved_while_it_is_copied_to() {
     run 3 env XDG_STATE_HOME="$T/other" "$LUNFERRY" copy --overwrite \
         --initiator-name iqn.2026-01.org.example:other random:1M "$LAB_LUN512"
     says "RESERVATION CONFLICT"
-    wait_status 0
+    go_on "$first"
     same "$LAB_NFS_DIR/whole.img" "$LAB_LUN512_FILE"
     # Released: anyone may write again.
     run 0 "$LUNFERRY" copy --overwrite --initiator-name iqn.2026-01.org.example:other random:1M "$LAB_LUN512"
@@ -267,14 +291,17 @@ test_broken_reservation_ends_the_first_copy() {
     local key
     image "$LAB_NFS_DIR/whole.img" 32M
     trap resume_clean EXIT
+    fill "$LAB_LUN512_FILE" 252
     "$LUNFERRY" copy --reserve --overwrite --rate-limit 8M "$LAB_NFS/whole.img" "$LAB_LUN512" 2>"$T/first" &
     local first=$! got=0
-    sleep 0.7
+    lab_wait "$HANG" head_is_blank "$LAB_LUN512_FILE" || fail "nothing moved"
+    kill -STOP "$first"
     run 2 env XDG_STATE_HOME="$T/other" "$LUNFERRY" copy --reserve --overwrite --initiator-name iqn.2026-01.org.example:other \
         random:1M "$LAB_LUN512"
     key=$(grep -oE 'key [0-9a-f]{16}' "$T/err" | head -n 1)
     run 0 env XDG_STATE_HOME="$T/other" "$LUNFERRY" copy --reserve --break-reservation "${key#key }" --overwrite \
         --initiator-name iqn.2026-01.org.example:other random:1M "$LAB_LUN512"
+    kill -CONT "$first"
     wait "$first" || got=$?
     [[ $got -eq 3 ]] || fail "the first ended with $got: $(cat "$T/first")"
     grep -qiE "reserv" "$T/first" || fail "it said: $(cat "$T/first")"
@@ -283,11 +310,8 @@ test_broken_reservation_ends_the_first_copy() {
 test_own_reservation_of_a_killed_run_is_taken_over() {
     image "$LAB_NFS_DIR/whole.img" 32M
     trap resume_clean EXIT
-    background "$LUNFERRY" copy --reserve --overwrite --journal "$T/journal" --flush-size 4M \
-        --rate-limit 16M "$LAB_NFS/whole.img" "$LAB_LUN512"
-    sleep 1
-    kill -KILL "$pid"
-    wait "$pid" || true
+    begin_recorded --reserve --overwrite "$LAB_NFS/whole.img" "$LAB_LUN512"
+    kill_it
     run 0 "$LUNFERRY" copy --reserve --resume --journal "$T/journal" "$LAB_NFS/whole.img" "$LAB_LUN512"
     same "$LAB_NFS_DIR/whole.img" "$LAB_LUN512_FILE"
     run 0 "$LUNFERRY" copy --overwrite --initiator-name iqn.2026-01.org.example:other random:1M "$LAB_LUN512"
