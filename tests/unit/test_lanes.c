@@ -99,8 +99,9 @@ static void run(struct scene *scene)
             atomic_store(&scene->noticed, true);
         copy_progress(job, &progress);
         assert_true(progress.done <= SIZE);
-        assert_true(progress.reading + progress.writing <=
-                    scene->options.lanes * scene->options.depth);
+        /* Not their sum: a slot of another lane may be counted as reading, and then as writing. */
+        assert_true(progress.reading <= scene->options.lanes * scene->options.depth);
+        assert_true(progress.writing <= scene->options.lanes * scene->options.depth);
     }
     assert_int_equal(scene->done, 1);
     copy_free(job);
