@@ -33,7 +33,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LUNFERRY = pathlib.Path(os.environ.get("LUNFERRY") or ROOT / "build" / "lunferry").resolve()
 # Seconds. Much more than anything takes, under a sanitizer on a busy machine too.
-HANG = 120
+HANG = 300
 # All directories of this run are in one, and all that was started is here: see end_at_once().
 TOP = pathlib.Path(tempfile.mkdtemp(prefix="lunferry-scripted-"))
 STARTED = set()

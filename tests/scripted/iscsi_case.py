@@ -13,8 +13,8 @@ class Case(harness.Case):
     """A test with tests/servers/iscsi.py."""
 
     SIZE = 3 * MIB
-    # So that a test of something that does not work ends soon. An option given later counts.
-    PATIENCE = ("--give-up", 20)
+    # So that a test of something that does not work ends before it hangs. An option given later counts.
+    PATIENCE = ("--give-up", 60)
 
     def target(self, *arguments):
         return self.start("iscsi.py", *arguments)

@@ -193,7 +193,7 @@ class PowerLoss(iscsi_case.Case):
         for nth in (1, 2, 3):
             with self.subTest(nth):
                 rule = f"WRITE: power_loss where nexus=2 nth={nth}"
-                server, _ = self.check("WRITE: delay 60000 where nexus=1 nth=5", rule, options=(
+                server, _ = self.check("WRITE: until never 1 where nexus=1 nth=5", rule, options=(
                     "--lanes", 2, "-m", 1, "--request-size", "256k"))
                 log = server.log()
                 after = next(i for i, e in enumerate(log) if e["fault"] == [rule])
@@ -201,10 +201,11 @@ class PowerLoss(iscsi_case.Case):
                 self.assertEqual(len(told), 2)
 
     def test_two_lanes_in_the_flush(self):
-        for n in (1, 2):
+        """In that of the second lane, and in that of the first one, which comes behind it."""
+        for n, event in ((1, "never 1"), (2, "SYNC 1")):
             with self.subTest(n):
-                self.check(f"SYNC {n}: power_loss", options=(
-                    "--lanes", 2, "-m", 1, "--request-size", "256k"))
+                self.check(f"WRITE: until {event} where nexus=1 nth=5", f"SYNC {n}: power_loss",
+                           options=("--lanes", 2, *EXACT))
 
     def test_power_loss_and_cut(self):
         for n in range(1, 17, 2):

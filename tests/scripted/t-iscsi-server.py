@@ -99,7 +99,7 @@ class Protocol(Case):
 class Sessions(Case):
     def test_reinstatement_aborts_first(self):
         """A delayed write of the old session must not land after the new one has begun."""
-        server = self.target("WRITE 1: delay 100", "READ 1: delay 300")
+        server = self.target("WRITE 1: until LOGIN 2")
         one = self.session(server)
         one.start(struct.pack(">BBQI", 0x8A, 8, 0, 1), write=A)
         one.ping()  # it has arrived
@@ -111,13 +111,14 @@ class Sessions(Case):
 
     def test_another_isid_is_another_session(self):
         """The same, but nobody ends the old session's tasks: the write lands late."""
-        server = self.target("WRITE 1: delay 100", "READ 1: delay 300")
+        server = self.target("WRITE 1: until READ 1", "READ 2: until WRITE 1")
         one = self.session(server)
         one.start(struct.pack(">BBQI", 0x8A, 8, 0, 1), write=A)
         one.ping()
         one.close()
         two = self.session(server, OTHER)
         self.assertEqual(server.log("WRITE"), [])
+        self.assertEqual(two.read(0, 1)[2], bytes(512))
         self.assertEqual(two.read(0, 1)[2], A)
 
     def test_reset_aborts(self):

@@ -79,9 +79,10 @@ class Durable(nfs.NfsCase):
                 self.assertEqual(len(server.log("COMMIT")), 2)
 
     def test_commit_slow(self):
-        """A session that answers pings is not given up, whatever it takes for a COMMIT."""
-        server = self.serve_target("COMMIT 1: delay 3000")
-        self.write_copy(server, "--timeout", 1)
+        """A session that answers pings is not given up, whatever it takes for a COMMIT: the third ping
+        comes when the timeout is over."""
+        server = self.serve_target("COMMIT 1: until NULL 3")
+        self.write_copy(server, "--timeout", 5)
         self.fired(server)
         self.stored(server)
         self.assertEqual(nfs.connections(server), 1)

@@ -44,9 +44,9 @@ class Names(nfs.NfsCase):
         """The name is taken while we copy: that file stays, and ours goes."""
         self.image("image", nfs.SIZE)
         self.image("other", nfs.CHUNK)
-        # Theirs comes into being while our COMMIT is held; they know of no lock.
-        server = self.serve("COMMIT 1: delay 1500")
-        run = self.begin("copy", "-q", "--request-size", nfs.CHUNK, "image", self.url(server))
+        # Theirs comes into being while our COMMIT is kept; they know of no lock.
+        server = self.serve("COMMIT 1: until put 1")
+        run = self.begin("copy", "-q", "--journal", "none", "--request-size", nfs.CHUNK, "image", self.url(server))
         self.wait_until(lambda: server.log("COMMIT"), "the COMMIT has come")
         server.command("put /export/image=other")
         result = self.finish(run)

@@ -50,7 +50,7 @@ class Random(nfs.NfsCase):
             (self.read if reading else self.write)(rules, passing, replacing)
 
     def options(self):
-        return "--timeout", 2, "--give-up", 6
+        return "--timeout", 2, "--give-up", 60
 
     def ended(self, result, server, passing):
         """0, or an error that is one; with faults that pass, only where no end was open yet."""

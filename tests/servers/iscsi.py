@@ -32,7 +32,7 @@ is executed: the default) or after (it is executed; not yet answered) among its 
     ignore                         this command is never answered; everything else is
     garbage                        bytes that are no iSCSI
     reject [REASON]                a Reject PDU
-    delay MS                       the others go on meanwhile. A session that loses its connection
+    delay MS | until CALL N        the others go on meanwhile. A session that loses its connection
                                    still executes what is delayed, until it is reinstated
     hold N [MS]                    answered behind the next N replies, after MS at the latest (50)
     short BYTES                    of Data-In, with a residual

@@ -14,7 +14,7 @@ AFTERWARDS = {"half", "hold", "short"}
 
 # Ends of a command, or changes to its reply.
 ENDS = {"status", "sense", "cut", "close", "silence", "mute", "ignore", "garbage", "reject", "delay",
-        "half", "hold", "short"}
+        "half", "hold", "short", "until"}
 STATE = {"power_loss", "attention", "set", "resize", "reserve", "preempt", "window", "ping",
          "ask_logout"}
 OTHER = {"refuse", "move", "response"}
@@ -86,7 +86,7 @@ class Faults:
         raise ValueError(f"no such condition: {key}")
 
     def takes_time(self, task):
-        return any(rule.action == "delay" for rule in task.rules)
+        return any(rule.action in ("delay", "until") for rule in task.rules)
 
     # ---- Of commands
 
@@ -107,6 +107,8 @@ class Faults:
                 self.target.act(rule.action, words, task.lun, self.connection, task)
             elif rule.action == "delay":
                 await asyncio.sleep(int(words[0]) / 1000)
+            elif rule.action == "until":
+                await self.target.log.until(words[0], int(words[1]))
             elif await self._end(task, rule.action, words, answer):
                 return True
         if changed:

@@ -11,7 +11,7 @@ of SIZE bytes. script.py says how rules, the log and the commands work. The comm
     list             {name: size} of all files
     dump DIRECTORY   writes there what is on stable storage of each file; --dump does so at the end
     restart          as the action below
-    put NAME=PATH    somebody else makes the file NAME, durably, of the bytes of PATH
+    put NAME=PATH    somebody else makes the file NAME, durably, of the bytes of PATH; "put" in the log
 
 CALLS are NFSv3's (NULL GETATTR SETATTR LOOKUP ACCESS READ WRITE CREATE REMOVE RENAME LINK READDIR FSSTAT
 FSINFO COMMIT), MNT UMNT EXPORT of MOUNT, and "connect". NULL is a ping. With --class LOCK=PART, calls about files whose
@@ -31,6 +31,7 @@ ACTIONS that change an answer:
 that change when it comes, or whether:
 
     delay MS         milliseconds later than others that come meanwhile
+    until CALL N     as script.py says; it has been carried out by then
     hold N           kept until N answers are kept, or for 100 ms no other was, then all are sent, the
                      last one first
     ignore           it is not carried out, and never answered
@@ -89,6 +90,7 @@ class Fate:
     cut: str = None  # before, after, half, reset
     lost: bool = False  # it is not carried out, nor answered
     delay: int = 0  # ms
+    until: tuple = None  # call, number
     hold: int = 0
 
 
@@ -162,6 +164,10 @@ def act_sync(_, fate):
 
 def act_touch(_, fate):
     fate.node.touch()
+
+
+def act_until(_, fate, call, number):
+    fate.until = call, int(number)
 
 
 def act_verifier(_, fate):
@@ -403,6 +409,9 @@ class Server:
         elif fate.delay:
             entry["answered"] = None
             self.loop.call_later(fate.delay / 1000, connection.send, data)
+        elif fate.until:
+            entry["answered"] = None
+            self.log.until(*fate.until).add_done_callback(lambda _: connection.send(data))
         else:
             entry["answered"] = connection.send(data)
 
@@ -433,9 +442,13 @@ class Server:
     def list(self, _):
         return {name: node.size for name, node in self.procedures.tree.files()}
 
-    def put(self, text):
+    def load(self, text):
         name, _, path = text.partition("=")
         self.procedures.tree.make_file(name).load(pathlib.Path(path).read_bytes())
+
+    def put(self, text):
+        self.load(text)
+        self.log.write({"call": "put", "n": self.log.counts.get("put", 0) + 1, "fault": None})
 
     def commands(self):
         return {"rule": self.script.add, "log": lambda _: self.log.count, "list": self.list,
@@ -461,7 +474,7 @@ async def main():
     tree = server.procedures.tree
     tree.make_directory("/export")
     for text in given.file:
-        server.put(text)
+        server.load(text)
     for text in given.sparse:
         name, _, size = text.partition("=")
         tree.make_file(name).resize(int(size))

@@ -12,7 +12,11 @@ A scripted server does its protocol properly until a rule says otherwise. A rule
                                     of time, are not counted
     connect 2-: refuse              connections, counted from 1
 
-Which calls and actions there are is the server's business and stands in its own head comment.
+Which calls and actions there are is the server's business and stands in its own head comment; all know
+
+    until CALL N                    kept until N entries for CALL are in the log; the others go on. What
+                                    a command of the test writes there counts, too
+
 Several rules may hold for one call; they apply in the order in which they were given.
 
 Every server is run as
@@ -95,10 +99,31 @@ class Log:
     def __init__(self, path):
         self.file = open(path, "w", encoding="utf-8")
         self.count = 0
+        self.counts = {}  # by call
+        self.waiting = []  # (call, how many, future)
 
     def write(self, entry):
         print(json.dumps(entry), file=self.file, flush=True)
         self.count += 1
+        call = entry["call"]
+        self.counts[call] = self.counts.get(call, 0) + 1
+        for each in list(self.waiting):
+            if self._has(*each[:2]):
+                self.waiting.remove(each)
+                if not each[2].cancelled():
+                    each[2].set_result(None)
+
+    def _has(self, call, number):
+        return self.counts.get(call, 0) >= number
+
+    def until(self, call, number):
+        """A future that is done when so many entries for the call are there."""
+        future = asyncio.get_running_loop().create_future()
+        if self._has(call, number):
+            future.set_result(None)
+        else:
+            self.waiting.append((call, number, future))
+        return future
 
 
 async def serve(port, commands):
