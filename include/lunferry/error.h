@@ -31,9 +31,9 @@ enum blk_retry {
 struct blk_error {
     int code; /* positive errno; 0 = no error */
     enum blk_retry retry;
+    char text[400]; /* one sentence without a final full stop; "" when code is 0 */
     bool whole;     /* the sentence says already what was done to which endpoint: what is made of
                        devices passes it on as it is */
-    char text[400]; /* one sentence without a final full stop; "" when code is 0 */
 };
 
 /* Fills *error (which may be NULL) and returns -code, so that `return blk_error_set(...)` reads
