@@ -141,9 +141,6 @@ static void check_extents(const struct blk_req *req)
 
 static void fold_success(struct blk_req *parent, struct blk_req *req)
 {
-    /* Of a ZERO the driver has said it itself, or a FLUSH follows. */
-    bool durable = req->durable || (req->op == BLK_WRITE && (req->flags & BLK_FUA));
-
     if (req->stage == PIECE_FLUSH_FOR_FUA) {
         if (req->epoch == BLK_NO_EPOCH || req->epoch != parent->epoch)
             parent->status = blk_error_set_retry(
@@ -164,11 +161,11 @@ static void fold_success(struct blk_req *parent, struct blk_req *req)
     }
     if (parent->stage == PARENT_NEW) {
         parent->epoch = req->epoch;
-        parent->durable = durable;
+        parent->durable = req->durable;
     } else {
         if (parent->epoch != req->epoch)
             parent->epoch = BLK_NO_EPOCH;
-        parent->durable = parent->durable && durable;
+        parent->durable = parent->durable && req->durable;
     }
     parent->stage = PARENT_STARTED;
 }
@@ -234,10 +231,8 @@ static void take_back(struct blk_dev *dev, struct blk_req *req)
     if (piece_of(req)->at_driver) {
         piece_of(req)->at_driver = false;
         middle->in_driver--;
-        /* What the medium has lost is an answer, too: salvaging gets on. So is that there is no such
-         * command. */
-        retry_answered(&middle->retry, req->status == 0 || req->status == -ENOTSUP ||
-                                           req->error.retry == BLK_MEDIUM);
+        /* What the medium has lost is an answer, too: salvaging gets on. */
+        retry_answered(&middle->retry, req->status == 0 || req->error.retry == BLK_MEDIUM);
     }
     if (refused(dev, req) || repeat(dev, req))
         return;

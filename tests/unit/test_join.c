@@ -516,6 +516,43 @@ static void test_epochs_of_several(void **state)
     row_release(&row);
 }
 
+/* A request across parts of which one restarts while it is under way: it has no epoch. */
+static void test_epoch_across(void **state)
+{
+    unsigned char buf[8192] = {0};
+    struct desk_req req;
+    struct row row;
+
+    (void)state;
+    row_of_two(&row);
+    assert_true(epoch_after(&row, BLK_WRITE, 0, 8192) != BLK_NO_EPOCH);
+    desk_submit(&row.desk, &req, BLK_WRITE, 0, 0, buf, 8192);
+    desk_one(&row.desk);
+    fake_disk_restart(&row.disks[1]);
+    fake_finish(&row.desk.fake);
+    assert_int_equal(req.req.status, 0);
+    assert_true(req.req.epoch == BLK_NO_EPOCH);
+    row_release(&row);
+}
+
+/* Durable where both parts say so. */
+static void test_durable_across(void **state)
+{
+    (void)state;
+    for (unsigned durable = 0; durable < 4; durable++) {
+        unsigned char buf[8192] = {0};
+        struct desk_req req;
+        struct row row;
+
+        row_of_two(&row);
+        row.disks[0].write_through = durable & 1;
+        row.disks[1].write_through = durable & 2;
+        assert_int_equal(desk_do(&row.desk, &req, BLK_WRITE, 0, 0, buf, 8192), 0);
+        assert_int_equal(req.req.durable, durable == 3);
+        row_release(&row);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -264,10 +264,10 @@ static void test_refused_after_a_failure(void **state)
 
     (void)state;
     start(&desk);
-    desk.disk.limits.max_zero = 16 * KIB;
+    desk.disk.limits.max_zero = 8 * KIB;
     desk.disk.refuses = BLK_CAN_ZERO;
     desk_open(&desk, true);
-    desk_submit(&desk, &req, BLK_ZERO, 0, 0, NULL, 32 * KIB);
+    desk_submit(&desk, &req, BLK_ZERO, 0, 0, NULL, 16 * KIB);
     fake_settle(&desk.fake);
     fake_fail(&desk.fake, 0, EACCES, BLK_FATAL, false);
     assert_int_equal(req.done, 0);
@@ -275,7 +275,7 @@ static void test_refused_after_a_failure(void **state)
     assert_int_equal(req.done, 1);
     assert_int_equal(req.req.status, -EACCES);
     assert_string_equal(req.req.error.text, "zeroing fake:d at offset 0: the fake says no");
-    fake_disk_check_commands(&desk.disk, "ZERO 0+16k; ZERO 16k+16k");
+    fake_disk_check_commands(&desk.disk, "ZERO 0+8k; ZERO 8k+8k");
     desk_release(&desk);
 }
 

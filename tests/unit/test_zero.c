@@ -298,6 +298,8 @@ static void test_no_discard(void **state)
     assert_int_equal(desk_do(&desk, &req, BLK_DISCARD, 0, 512, NULL, 512), -ENOTSUP);
     assert_string_equal(req.req.error.text,
                         "discarding fake:d at offset 512: its space cannot be freed");
+    /* Though there would be nothing to do. */
+    assert_int_equal(desk_do(&desk, &req, BLK_DISCARD, 0, 100, NULL, 100), -ENOTSUP);
     fake_disk_check_commands(&desk.disk, "");
     desk_release(&desk);
 
