@@ -562,6 +562,7 @@ int main(void)
         cmocka_unit_test(test_short),        cmocka_unit_test(test_every_fault),
         cmocka_unit_test(test_lost_below),   cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_epoch_of_one), cmocka_unit_test(test_epochs_of_several),
+        cmocka_unit_test(test_epoch_across), cmocka_unit_test(test_durable_across),
     };
 
     return cmocka_run_group_tests_name("join", tests, NULL, NULL);
