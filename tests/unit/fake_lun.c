@@ -373,6 +373,13 @@ static int lba_status(struct fake_lun *lun, unsigned nexus, struct scsi_task *ta
 
     log_range(lun, nexus, "status", scsi_get_uint64(task->cdb + 2), (room - 8) / 16);
     assert_int_equal(task->expxferlen, (int)room);
+    if (lun->refuses_status.key == SCSI_SENSE_RECOVERED_ERROR) {
+        /* sense data that reads like a descriptor: all is deallocated */
+        unsigned char data[26] = {
+            0, 24, 0x70, [4] = SCSI_SENSE_RECOVERED_ERROR, [18] = 1, [20] = 1};
+
+        return answer(task, SCSI_STATUS_CHECK_CONDITION, data, sizeof(data));
+    }
     if (lun->refuses_status.key != 0)
         return check_condition(task, &lun->refuses_status);
     task->residual = 1;

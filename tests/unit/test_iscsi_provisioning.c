@@ -70,12 +70,16 @@ static void test_unmapped(void **state)
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct lun_facts facts = thin;
         bool zeros = rows[i].reads_as == UNMAPPED_ZEROS;
+        struct provisioning provisioning;
 
         facts.provisioning_told = rows[i].page;
         facts.lbprz = rows[i].lbprz;
         facts.capacity_lbprz = rows[i].bit;
         assert_int_equal(provisioning_unmapped(&facts), rows[i].reads_as);
         /* only zeros make UNMAP a way to zero; to free, it does without */
+        provisioning_open(&provisioning, &facts);
+        assert_int_equal(provisioning_means(&provisioning, BLK_ZERO, true),
+                         zeros ? MEANS_SAME_UNMAP : MEANS_SAME);
         assert_int_equal(offered(&facts).caps, zeros ? ALL : ALL & ~(unsigned)BLK_CAN_UNMAP);
     }
 }
@@ -565,6 +569,10 @@ static void test_pages(void **state)
     assert_int_equal(dev->limits.unmap_granule, 64 * 512);
     assert_int_equal(dev->limits.unmap_phase, 0);
     close_lun(dev);
+    lun->limits.max_same = UINT64_C(1) << 33; /* 0 in 32 bits */
+    dev = open_lun();
+    assert_int_equal(dev->limits.max_zero, 256 * MIB);
+    close_lun(dev);
     lun->provisioning.listed = false; /* LBPRZ of READ CAPACITY(16), but no command */
     dev = open_lun();
     assert_int_equal(dev->caps & ALL, BLK_CAN_ZERO | BLK_CAN_EXTENTS);
@@ -807,10 +815,10 @@ static void test_extents(void **state)
     assert_int_equal(extents_list[1].len, 101 * 512);
     assert_int_equal(extents_list[1].kind, BLK_ZEROS);
     /* a recovered error brings sense data, which is no answer */
-    lun->refuses_status = (struct fake_sense){1, 0x5d, 0};
-    assert_int_equal(ask(dev, BLK_EXTENTS, 0, 50, 1998).status, 0);
+    lun->refuses_status = (struct fake_sense){1, 0, 0};
+    assert_int_equal(ask(dev, BLK_EXTENTS, 0, 0, 2048).status, 0);
     assert_int_equal(extents.count, 1);
-    assert_int_equal(extents_list[0].len, 1998 * 512);
+    assert_int_equal(extents_list[0].len, 2048 * 512);
     assert_int_equal(extents_list[0].kind, BLK_DATA);
     close_lun(dev);
 }
