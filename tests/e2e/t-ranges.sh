@@ -8,6 +8,13 @@ ranges_clean() {
     rm -f "$LAB_NFS_DIR"/{part,long,ranged}.img "$LAB_NFS_DIR"/.*.lunferry-*
 }
 
+# random_lun: the LUN is full of bytes that do not compress. In place: the target has its file open.
+random_lun() {
+    image "$T/random" "$(stat -c %s "$lun_file")"
+    dd if="$T/random" of="$lun_file" bs=1M conv=notrunc status=none
+    rm "$T/random"
+}
+
 # part FILE OFFSET LENGTH: on stdout.
 part() {
     dd if="$1" iflag=skip_bytes,count_bytes bs=1M skip="$2" count="$3" status=none
@@ -21,7 +28,7 @@ three_parts() {
     trap ranges_clean EXIT
     lun thick "$1" 16M 4096
     image "$LAB_NFS_DIR/part.img" 5000001
-    image "$lun_file" 16M
+    random_lun
     image "$T/local.img" 1234567
     cat "$LAB_NFS_DIR/part.img" "$lun_file" "$T/local.img" >"$T/whole"
     parts=("$LAB_NFS/part.img" "$lun" "$T/local.img")
@@ -86,8 +93,8 @@ test_range_of_every_kind_of_source() {
     trap ranges_clean EXIT
     lun thick ranged 16M 512
     image "$LAB_NFS_DIR/part.img" 5000001
-    image "$lun_file" 16M
-    for range in 0+1 0+512 512+4999489 4096+100001 1048576+1048576 1M+2M 2.5M+64k; do
+    random_lun
+    for range in 0+1 0+512 512+4999489 4096+100001 1048576+1048576 1M+2M 2.5M+64K; do
         read -r offset length < <(numfmt --from=iec --to=none <<<"${range/+/$'\n'}" | paste -sd ' ')
         for from in "$LAB_NFS/part.img" "$lun"; do
             file=$LAB_NFS_DIR/part.img
@@ -119,11 +126,12 @@ test_holes_in_a_range() {
 
 # at_offset OFFSET OPTION...: an image with holes onto a LUN full of 0xAA; what is around it stays.
 at_offset() {
-    local offset=$1 from
+    local text=$1 offset from
+    offset=$(numfmt --from=iec "$1")
     shift
     for from in "$LAB_NFS" "$T"; do
         fill "$lun_file" 252
-        copy --overwrite --target-offset "$offset" "$@" "$from/holey.img" "$lun"
+        copy --overwrite --target-offset "$text" "$@" "$from/holey.img" "$lun"
         cmp -n "$holey_size" "$T/holey.img" <(tail -c +$((offset + 1)) "$lun_file") ||
             fail "at $offset of $lun_name there is something else"
         all_of 252 "$lun_file" 0 "$offset"
@@ -179,7 +187,7 @@ test_from_place_to_place_of_one_lun() {
     lun thick place-to-place 16M
     for to in 0 8; do
         from=$((8 - to))
-        image "$lun_file" 16M
+        random_lun
         cp "$lun_file" "$T/before"
         copy --overwrite --source-range "${from}M+8M" --target-offset "${to}M" "$lun" "$lun"
         cmp <(part "$T/before" $((from << 20)) 8388608) <(part "$lun_file" $((to << 20)) 8388608)
@@ -223,11 +231,11 @@ untouched() {
 ranges_refused() {
     trap ranges_clean EXIT
     lun thin "$1-small" 16M
+    random_lun
     small=$lun small_file=$lun_file
     lun thick "$1-blocks" 16M 4096
+    random_lun
     blocks=$lun blocks_file=$lun_file
-    image "$small_file" 16M
-    image "$blocks_file" 16M
     image "$LAB_NFS_DIR/part.img" 8M
     nfs=$LAB_NFS/part.img
 }
