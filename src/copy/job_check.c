@@ -71,19 +71,28 @@ static void read_start(struct copy_job *job)
     blk_submit(job->source, &job->start_req);
 }
 
-/* The same thing at both ends is lost when it is written before it is read. */
+/* The same thing at both ends is lost when it is written, unmapped or made zero before it is read. */
 static int check_alias(const struct copy_job *job, unsigned i, struct blk_error *error)
 {
     const struct blk_dev *source = source_end_dev(&job->origin, i);
     const struct blk_dev *target = job->targets[0].whole;
-    uint64_t from, len, to = job->options.target_offset;
+    const struct copy_options *options = &job->options;
+    uint64_t from, len, to = options->target_offset, end = to + job->origin.size;
 
     if (!target || !source->identity || !target->identity ||
         strcmp(source->identity, target->identity) != 0)
         return 0;
     source_end_range(&job->origin, i, &from, &len);
-    if (to >= from + len || from >= to + job->origin.size)
+    if (to >= from + len)
         return 0; /* from one place of it to another */
+    if (from >= end && !options->discard && !options->zero_tail)
+        return 0;
+    if (from >= end)
+        return blk_error_set(error, EINVAL,
+                             "%s and %s are the same thing, and %s reaches to its end: %" PRIu64
+                             " bytes from offset %" PRIu64 " on would be lost before they are read",
+                             source->name, target->name,
+                             options->discard ? "--discard" : "--zero-tail", len, from);
     if (len == source->size)
         return blk_error_set(error, EINVAL, "%s and %s are the same thing", source->name,
                              target->name);
