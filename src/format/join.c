@@ -19,7 +19,8 @@ static uint64_t saturated(uint64_t a, uint64_t b)
     return a > UINT64_MAX - b ? UINT64_MAX : a + b;
 }
 
-/* The times are added up: the latest one would hide that a part has changed whose clock is behind. */
+/* The times are added up: the latest one would hide that a part has changed whose clock is behind. Zeros
+ * count as bytes: the join is never larger than what it is made of. */
 static struct blk_stamp stamp(const struct join *join, bool opened)
 {
     struct blk_stamp sum = {0};
@@ -28,6 +29,8 @@ static struct blk_stamp stamp(const struct join *join, bool opened)
         const struct blk_dev *dev = join->parts[i].dev;
         const struct blk_stamp *one;
 
+        if (join->parts[i].zeros)
+            sum.size = saturated(sum.size, join->parts[i].len);
         if (!dev)
             continue;
         one = opened ? &dev->opened : &dev->seen;
