@@ -55,6 +55,7 @@ void job_gather_facts(struct copy_job *job)
 
     facts->source_identity = job->source->identity;
     facts->source_stamp = job->source->opened;
+    facts->source_stamp.size = job->source->size; /* of all that is copied, in whatever parts */
     facts->source_session = job->source->session_id;
     facts->lanes = job->options.lanes;
     facts->chunk = job->options.chunk;

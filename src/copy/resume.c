@@ -243,11 +243,11 @@ int resume_check_source(struct resume *resume, const struct blk_dev *source)
             "%s does not say which file holds what was copied; start anew, without "
             "--resume",
             resume->path);
-    if (then->size != now->size)
+    if (then->size != source->size)
         return blk_error_set(&resume->error, ESTALE,
                              "source: %s has %" PRIu64 " bytes now and had %" PRIu64
                              " when the copy was begun; start anew, without --resume",
-                             source->name, now->size, then->size);
+                             source->name, source->size, then->size);
     if (then->mtime_ns == now->mtime_ns && then->ctime_ns == now->ctime_ns)
         return 0;
     if (resume->options->allow_live)
