@@ -176,17 +176,21 @@ static void device_opened(struct target *target, int status)
 static bool fits_new_file(struct target *target)
 {
     const struct copy_options *options = target->options;
-    const char *what = options->target_offset > 0 ? "--target-offset"
-                       : options->zero_tail       ? "--zero-tail"
-                       : options->reserve         ? "--reserve"
-                                                  : NULL;
+    const char *text = options->target->text;
 
-    if (!what)
-        return true;
-    target_refuse(target, EINVAL, "%s: a new file begins and ends with the image; %s is for LUNs%s",
-                  options->target->text, what,
-                  options->reserve ? "" : ", block devices, and files that exist (with -n)");
-    return false;
+    if (options->reserve) {
+        target_refuse(target, ENOTSUP, "%s: a new file cannot be reserved; --reserve is for LUNs",
+                      text);
+        return false;
+    }
+    if (options->target_offset > 0 || options->zero_tail) {
+        target_refuse(target, EINVAL,
+                      "%s: a new file begins and ends with the image; %s is for LUNs, block "
+                      "devices, and files that exist (with -n)",
+                      text, options->zero_tail ? "--zero-tail" : "--target-offset");
+        return false;
+    }
+    return true;
 }
 
 void target_open_device(struct target *target, const char *name, target_step *then)

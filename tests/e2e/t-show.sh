@@ -43,7 +43,7 @@ test_progress_on_a_terminal() {
 
 test_progress_without_a_terminal() {
     run 0 "$LUNFERRY" copy -p random:64M ram:64M
-    says '^lunferry: copied 64.00 MiB in [0-9.]+ s \([0-9.]+ [KMG]iB/s\)$'
+    says '^lunferry: copied 64.00 MiB in [0-9.]+ s: 64.00 MiB of data moved \([0-9.]+ [KMG]iB/s\), 0 B zeroed, 0 B skipped$'
     copy random:64M ram:64M
 }
 
