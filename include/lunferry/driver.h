@@ -26,9 +26,9 @@ struct blk_driver {
     size_t dev_size; /* of the driver's device struct, whose first member is a struct blk_dev */
     size_t req_size; /* of the driver's own state per request, see blk_req_state(); 0: none */
 
-    /* A device made of devices: it gets every request whole, with its flags, for the middles of those
-     * below split and align. Its limits and caps are there to be read: no ZERO, EXTENTS or FUA is made
-     * up for. */
+    /* A device made of devices: it gets every request whole and with all its flags; the middles of those
+     * below split and align it, and make up for what is missing. Its limits and caps are for callers
+     * to read. */
     bool relays;
 
     /* Checks what can be checked without touching anything: the form of the URL. Called before
