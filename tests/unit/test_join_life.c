@@ -275,9 +275,10 @@ static void test_failing_tasks(void **state)
 
             row_of_two(&row);
             row.desk.fake.fault = (struct fake_fault){
-                .number = row.desk.fake.submitted + 1 + part, .code = EBUSY, .retry = BLK_FATAL};
+                .number = row.desk.fake.submitted + 1 + part, .code = EBUSY, .retry = BLK_REPEAT};
             task = do_task(&row, tasks[i]);
             assert_int_equal(task.task.status, -EBUSY);
+            assert_int_equal(task.task.error.retry, BLK_FATAL); /* below, all has been tried */
             assert_string_equal(task.task.error.text,
                                 part ? "full:b: the fake says no" : "full:a: the fake says no");
             row_release(&row);
