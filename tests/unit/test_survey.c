@@ -168,7 +168,7 @@ static void check(struct field *field, const char *expected, int code)
 
 /* ---- What is done where ----------------------------------------------------------------------- */
 
-#define SMALL 5
+#define SMALL 4
 
 static void expect(char *text, unsigned source, unsigned target, uint64_t zero_from)
 {

@@ -125,7 +125,7 @@ static uint64_t asked(const struct field *field)
 
 /* ---- However the answers are cut -------------------------------------------------------------- */
 
-#define LETTERS 7
+#define LETTERS 6
 
 /* The rule, byte by byte. */
 static void expect(const char *map, size_t from, size_t end, uint64_t merge, bool zeros[])
