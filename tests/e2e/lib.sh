@@ -79,6 +79,7 @@ wait_status() {
 # Seconds for what a test waits for. Much more than anything takes, so that it ends what hangs and nothing
 # else. What is to be caught at work must not end by itself meanwhile: it goes through a link, or has a
 # --rate-limit, that makes it last for many times what the catching takes.
+# shellcheck disable=SC2034 # for the files t-*.sh
 HANG=120
 
 # link_has_carried NAME BYTES: from the servers.
