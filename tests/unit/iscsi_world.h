@@ -140,7 +140,8 @@ static inline void next_portal(struct session *session)
     }
     session->coming_up = false;
     session->state = SESSION_LOGGING_IN;
-    break_off(session, &(struct blk_error){.code = ECONNREFUSED, .retry = BLK_FATAL, .text = "refused"});
+    break_off(session,
+              &(struct blk_error){.code = ECONNREFUSED, .retry = BLK_FATAL, .text = "refused"});
 }
 
 void iscsi_session_start(struct session *session)
@@ -166,7 +167,8 @@ static inline void answer_all(struct loop_call *call)
 
         if (world.drops > 0 && task->cdb[0] == world.drops_at) {
             world.drops--;
-            break_off(session, &(struct blk_error){.code = ECONNRESET, .retry = BLK_LOST, .text = "dropped"});
+            break_off(session, &(struct blk_error){
+                                   .code = ECONNRESET, .retry = BLK_LOST, .text = "dropped"});
             return;
         }
         session->commands = command->next;
@@ -238,7 +240,8 @@ void iscsi_session_abandon(struct session *session, const struct blk_error *reas
 void iscsi_session_cancel(struct session *session)
 {
     session->coming_up = false;
-    break_off(session, &(struct blk_error){.code = ECANCELED, .retry = BLK_FATAL, .text = "cancelled"});
+    break_off(session,
+              &(struct blk_error){.code = ECANCELED, .retry = BLK_FATAL, .text = "cancelled"});
 }
 
 void iscsi_session_close(struct session *session)
@@ -248,7 +251,8 @@ void iscsi_session_close(struct session *session)
     if (session->state == SESSION_DOWN)
         session->closed(session);
     else
-        break_off(session, &(struct blk_error){.code = ECANCELED, .retry = BLK_FATAL, .text = "closed"});
+        break_off(session,
+                  &(struct blk_error){.code = ECANCELED, .retry = BLK_FATAL, .text = "closed"});
 }
 
 void iscsi_session_was_reset(struct session *session)
@@ -411,7 +415,8 @@ static inline void recheck_waits(struct blk_dev *dev)
 
 static inline void lose_session(unsigned i)
 {
-    break_off(world.sessions[i], &(struct blk_error){.code = ECONNRESET, .retry = BLK_LOST, .text = "reset"});
+    break_off(world.sessions[i],
+              &(struct blk_error){.code = ECONNRESET, .retry = BLK_LOST, .text = "reset"});
 }
 
 static inline struct blk_req request(struct blk_dev *dev, enum blk_op op, unsigned flags)
