@@ -161,6 +161,7 @@ void job_copy(struct copy_job *job)
               tracker_granule(target->tracker), job->options.lanes);
     job->shared.tracker = target->tracker;
     job->shared.zero_from = target->zero_from;
+    job->shared.target_tells = !target->resumed;
     job->shared.unit = unit_of(job);
     job->result.buffer_bytes =
         (uint64_t)job->options.lanes * job->options.depth * job->options.chunk;

@@ -50,16 +50,20 @@ struct lane_shared {
     struct digests *digests; /* lanes: those of their own granules; NULL: nothing is verified */
     struct rate rate;        /* lanes */
     uint64_t unit;           /* bytes: chunks begin and end at multiples of it, or at the end */
-    uint64_t
-        zero_from; /* the target was zero from here on when the job began; UINT64_MAX: nowhere */
+    /* From here on the target was zero when the job began; UINT64_MAX: nowhere. */
+    uint64_t zero_from;
+    /* What its extents say can be relied upon where nothing was written yet: not, where an earlier
+     * run may have left zeros that were never made durable. */
+    bool target_tells;
     _Atomic uint64_t done; /* bytes that are on the target; lanes add, and subtract what was lost */
     _Atomic uint64_t data_done; /* bytes of the source's data that are on the target; lanes add */
-    _Atomic uint64_t moved, zeroed,
-        skipped;               /* bytes: written, made zero, zero already; lanes add */
-    _Atomic uint64_t verified; /* bytes; lanes add */
-    _Atomic unsigned mended;   /* granules that differed when read back; lanes add */
-    _Atomic uint64_t lost;     /* bytes that were copied again, for an epoch ended; lanes add */
-    _Atomic unsigned flushes;  /* that made something durable; lanes count */
+    _Atomic uint64_t moved;     /* bytes written as data; lanes add */
+    _Atomic uint64_t zeroed;    /* bytes made zero; lanes add */
+    _Atomic uint64_t skipped;   /* bytes that were zero already; lanes add */
+    _Atomic uint64_t verified;  /* bytes; lanes add */
+    _Atomic unsigned mended;    /* granules that differed when read back; lanes add */
+    _Atomic uint64_t lost;      /* bytes that were copied again, for an epoch ended; lanes add */
+    _Atomic unsigned flushes;   /* that made something durable; lanes count */
     void (*flushed)(struct lane_shared *shared); /* after each of them, in any lane's thread */
     /* Bytes that could not be read, in any lane's thread. */
     void (*bad)(struct lane_shared *shared, uint64_t offset, uint64_t len);

@@ -48,14 +48,16 @@ bool lane_walks_are_busy(const struct lane *lane)
     return walk_is_busy(&lane->source_walk) || walk_is_busy(&lane->target_walk);
 }
 
-/* Is what the target reads as of any use? */
+/* May it be asked of the target what is zero there? What was written to once may be zeros that are not
+ * durable, so that skipping them would count on what a restart undoes. */
 static bool target_counts(const struct lane *lane, uint64_t from)
 {
     const struct lane_shared *shared = lane->shared;
 
     if (lane->state == LANE_VERIFYING)
         return true;
-    return shared->options->zero_unit > 0 && (lane->again || from < shared->zero_from);
+    return shared->options->zero_unit > 0 && !lane->again && shared->target_tells &&
+           from < shared->zero_from && (lane->target->caps & BLK_CAN_EXTENTS);
 }
 
 void lane_walks_over(struct lane *lane, uint64_t from, uint64_t to)
@@ -184,9 +186,7 @@ enum lane_answer lane_next(struct lane *lane, struct lane_piece *piece)
         piece->target_zero = true;
         return LANE_PIECE;
     }
-    if (!(lane->target->caps & BLK_CAN_EXTENTS))
-        return LANE_PIECE;
-    return look_at_target(lane, piece);
+    return target_counts(lane, piece->offset) ? look_at_target(lane, piece) : LANE_PIECE;
 }
 
 enum lane_answer lane_zeros_of_target(struct lane *lane, uint64_t *len)

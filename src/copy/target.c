@@ -101,11 +101,12 @@ void target_req_then(struct target *target, enum blk_op op, target_step *then)
     blk_submit(target->dev, &target->req);
 }
 
-void target_discard_then(struct target *target, uint64_t offset, uint64_t len, target_step *then)
+void target_range_then(struct target *target, enum blk_op op, uint64_t offset, uint64_t len,
+                       target_step *then)
 {
     target->then = then;
     target->req = (struct blk_req){
-        .op = BLK_DISCARD,
+        .op = op,
         .offset = offset,
         .len = len,
         .done = req_done,

@@ -43,19 +43,29 @@ static void temporary_made(struct target *target, int status)
         target_open_device(target, target->temporary, temporary_opened);
 }
 
+static void settled(struct target *target, int status)
+{
+    if (status < 0)
+        target_fail(target, &target->req.error);
+    else
+        target_end(target, 0);
+}
+
+/* What it says of itself from now on is to outlast a restart. */
 static void discarded(struct target *target, int status)
 {
     const struct copy_options *options = target->options;
     char text[sizeof(target->error.text) + 40];
 
-    if (status == -ENOTSUP) {
+    if (status == 0) {
+        target_range_then(target, BLK_FLUSH, 0, 0, settled);
+    } else if (status == -ENOTSUP) {
         snprintf(text, sizeof(text), "--discard: %s; going on without", target->req.error.text);
         options->notice(options->opaque, true, text);
-    } else if (status < 0) {
+        target_end(target, 0);
+    } else {
         target_fail(target, &target->req.error);
-        return;
     }
-    target_end(target, 0);
 }
 
 /* All but the head, which is blank by now, and has to stay so. */
@@ -68,7 +78,7 @@ static void discard(struct target *target)
     if (!target->options->discard || begun || from == target->dev->size)
         target_end(target, 0);
     else
-        target_discard_then(target, from, target->dev->size - from, discarded);
+        target_range_then(target, BLK_DISCARD, from, target->dev->size - from, discarded);
 }
 
 static void head_blanked(struct target *target, int status)

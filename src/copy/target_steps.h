@@ -23,8 +23,9 @@ void target_store_then(struct target *target, enum store_op op, const char *name
                        const char *new_name, target_step *then);
 /* a request for the head: READ goes to head_back; */
 void target_req_then(struct target *target, enum blk_op op, target_step *then);
-/* unmapping a range; */
-void target_discard_then(struct target *target, uint64_t offset, uint64_t len, target_step *then);
+/* a request without bytes: DISCARD, FLUSH; */
+void target_range_then(struct target *target, enum blk_op op, uint64_t offset, uint64_t len,
+                       target_step *then);
 /* opening the device: the file of this name in the store, or, with NULL, what the URL names. */
 void target_open_device(struct target *target, const char *name, target_step *then);
 

@@ -125,7 +125,7 @@ test_usage() {
     done <<'EOF'
 copy|SOURCE and a TARGET
 copy null:1M|SOURCE and a TARGET
-copy null:1M null:1M null:1M|too many
+copy --source-range 0+1 null:1M null:1M null:1M|for one SOURCE
 copy -m 0 null:1M null:1M|-m
 copy -m x null:1M null:1M|-m
 copy --request-size 5000 null:1M null:1M|multiple of 4k
