@@ -64,14 +64,24 @@ static void target_done(struct target *target, int status)
     job_one_done(job);
 }
 
+/* A range that the source does not have is found out before the target is touched. */
+static bool source_comes_first(const struct copy_job *job)
+{
+    return job->phase == COPY_OPENING && job->options.source_len > 0;
+}
+
 static void source_done(struct source *source, int status)
 {
     struct copy_job *job = source->opaque;
 
     if (status < 0) {
         job_fail(job, &source->error, "source");
-        if (job->phase == COPY_OPENING && job->outstanding > 1)
+        if (source_comes_first(job))
+            job->outstanding--; /* the target's turn does not come */
+        else if (job->phase == COPY_OPENING && job->outstanding > 1)
             target_cancel(&job->targets[0]);
+    } else if (source_comes_first(job)) {
+        target_open(&job->targets[0]);
     }
     job_one_done(job);
 }
@@ -82,7 +92,8 @@ void job_open_both(struct copy_job *job)
 {
     job->outstanding = 2;
     source_open(&job->origin, job->resume.facts.source_session);
-    target_open(&job->targets[0]);
+    if (!source_comes_first(job))
+        target_open(&job->targets[0]);
 }
 
 /* ---- Closing ---------------------------------------------------------------------------------- */
