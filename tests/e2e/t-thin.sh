@@ -283,8 +283,10 @@ test_discard_of_old_data() {
     thin_images
     for from in "$LAB_NFS" "$T"; do
         fill "$lun_file" 252
-        copy --overwrite --discard --verify "$from/holey.img" "$lun"
+        run 0 "$LUNFERRY" copy -p --overwrite --discard --verify "$from/holey.img" "$lun"
         cmp "$T/holey.img" "$lun_file"
+        # The LUN was empty by then, so that no zeros had to be made.
+        [[ $(as_copied) == *,"0 B",* ]] || fail "the copy did $(as_copied)"
         holds "$lun_file" "$holey_data" "$(allowed_for "$holey_data" 4)"
     done
 }
