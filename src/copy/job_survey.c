@@ -113,7 +113,7 @@ void job_estimate(struct copy_job *job)
 {
     const struct target *target = &job->targets[0];
     const struct copy_options *options = &job->options;
-    bool zero = target->new_file || options->target_is_zero;
+    bool zero = target->new_file || (options->target_is_zero && !options->discard);
 
     job_choose_depth(job);
     job->result.buffer_bytes = (uint64_t)options->lanes * options->depth * options->chunk;

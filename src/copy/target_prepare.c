@@ -75,10 +75,12 @@ static void discard(struct target *target)
 
     bool begun = target->resumed && target->resumed->blanked; /* what is there is ours by now */
 
-    if (!target->options->discard || begun || from == target->dev->size)
+    if (!target->options->discard || begun || from == target->dev->size) {
         target_end(target, 0);
-    else
-        target_range_then(target, BLK_DISCARD, from, target->dev->size - from, discarded);
+        return;
+    }
+    target->zero_from = UINT64_MAX; /* what was promised to be zero may read as a pattern then */
+    target_range_then(target, BLK_DISCARD, from, target->dev->size - from, discarded);
 }
 
 static void head_blanked(struct target *target, int status)

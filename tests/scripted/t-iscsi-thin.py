@@ -132,6 +132,7 @@ class Target(Case):
     def onto(self, properties, *rules, old=True, options=(), quiet=True, status=0):
         """Copies the image to a LUN that is 2 MiB longer. old: which is full of other data."""
         self.holed_image()
+        self.path("blank").write_bytes(bytes(SIZE + 2 * MIB))
         words = f"0 size={SIZE + 2 * MIB} {properties}"
         if old:
             self.image("old", SIZE + 2 * MIB)
@@ -267,6 +268,29 @@ class Target(Case):
             for lbpws in (0, 1):
                 with self.at(rule=rule, lbpws=lbpws):
                     self.onto(f"thin=1 lbpws={lbpws}", f"UNMAP: {rule}", options=("--discard",))
+
+    def test_discard_and_power_loss(self):
+        """What was unmapped stays so, or is not believed: nothing old comes back."""
+        for rule in ("UNMAP 1: power_loss after", "SYNC 2: power_loss", "SYNC 2: power_loss after",
+                     "LBA_STATUS 1: power_loss after", "WRITE 1: power_loss after",
+                     "WRITE 3: power_loss after", "SYNC 3: power_loss"):
+            with self.at(rule=rule):
+                self.onto("thin=1", rule, options=("--discard", *SINGLE))
+
+    def test_nothing_but_discard(self):
+        """Of an image of zeros nothing is written but the head, and what was unmapped lasts."""
+        self.path("zeros").write_bytes(bytes(SIZE))
+        self.image("old", SIZE)
+        server = self.target("--lun", f"0 size={SIZE} thin=1 image={self.path('old')}")
+        self.copy("--overwrite", "--discard", "zeros", self.url(server))
+        self.stored(server, "zeros")
+
+    def test_discard_of_what_was_promised(self):
+        """What is zero before --discard is not after it, where unmapped blocks read as a pattern."""
+        for lbprz in (0, 2):
+            with self.at(lbprz=lbprz):
+                self.onto(f"thin=1 lbprz={lbprz} image={self.path('blank')}", old=False,
+                          options=("--discard", "--target-is-zero", "--overwrite"))
 
     def test_other_provisioning_after_a_loss(self):
         """The LUN is not thin any more, or is something else, when the session is built anew."""

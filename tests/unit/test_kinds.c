@@ -504,6 +504,16 @@ static void test_discard(void **state)
     run_and_check(&scene, NULL,
                   "DISCARD 0+256k; FLUSH; EXTENTS 0+256k; WRITE 0+64k; ZERO 64k+128k unmap; WRITE "
                   "192k+64k; FLUSH");
+    /* So is one that was promised to be zero, before. */
+    set_up(&scene, KNOWN_ZEROS, TOLD_DATA, UNMAP);
+    blank(&scene.target, 0, SIZE);
+    scene.target.caps |= BLK_CAN_DISCARD;
+    scene.target.limits.max_discard = SIZE;
+    scene.target.discard_scrambles = true;
+    scene.run.options.discard = scene.run.options.target_is_zero = true;
+    run_and_check(&scene, NULL,
+                  "DISCARD 0+256k; FLUSH; EXTENTS 0+256k; WRITE 0+64k; ZERO 64k+128k unmap; WRITE "
+                  "192k+64k; FLUSH");
     /* One that cannot: that is told, and the copy goes on. */
     set_up(&scene, KNOWN_ZEROS, NOTHING, UNMAP);
     scene.run.options.discard = true;
@@ -541,10 +551,9 @@ static void test_lun(void **state)
     scene.target.limits.max_zero = scene.target.limits.max_discard = 4 * MIB;
     scene.run.options.chunk = 512 * KIB;
     scene.run.options.overwrite = scene.run.options.discard = true;
-    run_and_check(
-        &scene, "READ 0+1M; EXTENTS 1M+1M; READ 1536k+512k",
-        "ZERO 0+1M; FLUSH; DISCARD 1M+1M; FLUSH; EXTENTS 1M+1M; WRITE 1536k+512k; FLUSH; WRITE "
-        "0+1M fua");
+    run_and_check(&scene, "READ 0+1M; EXTENTS 1M+1M; READ 1536k+512k",
+                  "ZERO 0+1M; FLUSH; DISCARD 1M+1M; FLUSH; EXTENTS 1M+1M; WRITE 1536k+512k; FLUSH; WRITE "
+                  "0+1M fua");
 }
 
 int main(void)
