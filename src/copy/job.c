@@ -138,7 +138,8 @@ static void close_all(struct copy_job *job)
     job->outstanding = 3;
     /* A journal that was not begun by this run, and not gone on with, is not ours to end. */
     job->resume.done = journal_closed;
-    resume_close(&job->resume, !goes_on && (job->result.status == 0 || job->resume.recording));
+    resume_close(&job->resume, !goes_on && !job->options.dry_run &&
+                                   (job->result.status == 0 || job->resume.recording));
     job->source = NULL;
     job->origin.done = source_done;
     source_close(&job->origin);

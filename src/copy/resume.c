@@ -166,9 +166,9 @@ static void loaded(struct blk_task *task)
             resume->found = true;
             resume->stale = facts->temporary;
             notice(resume, true,
-                   "an earlier copy of the same was not finished (%s of %s were); starting anew, "
-                   "for want of --resume",
-                   done, size);
+                   "an earlier copy of the same was not finished (%s of %s were); %s", done, size,
+                   options->dry_run ? "without --resume, one would start anew"
+                                    : "starting anew, for want of --resume");
         }
     }
     resume->done(resume, status);

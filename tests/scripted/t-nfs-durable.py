@@ -35,6 +35,20 @@ class Durable(nfs.NfsCase):
         self.stored(server)
         self.rewrites(server)
 
+    def test_dry_run_leaves_what_can_be_resumed(self):
+        server = self.serve_target("WRITE 5: status NOSPC")
+        options = "--journal", "journal", "--flush-size", nfs.CHUNK, "-m", 1
+        self.write_copy(server, *options, status=3)
+        before = self.path("journal").read_bytes()
+        for more in ((), ("--resume",)):
+            with self.at(more=more):
+                self.write_copy(server, "--dry-run", *more, *options)
+                self.assertEqual(self.path("journal").read_bytes(), before)
+        self.write_copy(server, "--resume", *options)
+        self.stored(server)
+        self.assertEqual(len(server.log("WRITE")), 9)
+        self.assertFalse(self.path("journal").exists())
+
     def test_forgotten(self):
         """The session lives: behind a name there may be several servers."""
         server = self.serve_target("WRITE 5: forget")
