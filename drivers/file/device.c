@@ -388,6 +388,9 @@ static void run_resize(struct loop_work *work)
     do
         status = ftruncate(file->fd, (off_t)file->new_size);
     while (status < 0 && errno == EINTR);
+    /* A file that is nothing but a hole is never flushed otherwise. */
+    if (status == 0)
+        status = fdatasync(file->fd);
     file->result = status < 0 ? file_error(&file->error, errno) : 0;
 }
 

@@ -269,7 +269,7 @@ void blk_reserve(struct blk_dev *dev, const struct blk_reservation *how, struct 
  * metadata that makes it an image. Reports 0 at once where there is nothing to do. */
 void blk_finish(struct blk_dev *dev, struct blk_task *task);
 
-/* Sets the size in bytes. -ENOTSUP where it is fixed. */
+/* Sets the size in bytes, durably. -ENOTSUP where it is fixed. */
 void blk_resize(struct blk_dev *dev, uint64_t size, struct blk_task *task);
 
 /* Everything in flight, an open included, reports -ECANCELED soon. The device is only good for
