@@ -284,7 +284,7 @@ void copy_abort(struct copy_job *job)
         return;
     interrupt(job);
     atomic_store(&job->shared.aborting, true);
-    if (job->phase == COPY_COPYING) {
+    if (job->phase == COPY_COPYING && job->lanes_at_work > 0) {
         job_kick_lanes(job);
         return;
     }

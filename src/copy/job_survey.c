@@ -63,8 +63,11 @@ void job_survey_begin(struct copy_job *job)
 void job_survey_end(struct copy_job *job)
 {
     loop_timer_cancel(job->loop, &job->survey_timer);
-    if (job->surveying)
-        survey_stop(&job->survey);
+    if (!job->surveying)
+        return;
+    survey_stop(&job->survey);
+    if (atomic_load(&job->shared.aborting)) /* what the lanes cancelled may not have been all */
+        source_cancel(&job->origin);
 }
 
 /* ---- In place of one -------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
 
 #include <lunferry/units.h>
 
+#include "src/copy/job.h"
 #include "src/copy/target.h"
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
@@ -338,6 +339,57 @@ static void test_stop_after_failure(void **state)
     check_stop_after_failure(true);
 }
 
+/* The oldest operation but for the survey's question. */
+static unsigned not_extents(const struct fake *fake)
+{
+    unsigned i = 0;
+
+    while (i < fake->pending_count && fake->pending[i].kind == FAKE_REQ &&
+           fake->pending[i].req->op == BLK_EXTENTS)
+        i++;
+    return i;
+}
+
+/* All is copied, but the survey beside it waits for an answer of the source that does not come. Whoever
+ * stops that gets an end after the drain's time, or at once by aborting. */
+static void check_stop_of_survey(bool aborts)
+{
+    struct scene scene;
+    struct copy_job *job = start_reading(&scene);
+    unsigned next;
+
+    scene.source.caps |= BLK_CAN_EXTENTS; /* too late for the lane's walk */
+    job->source->caps |= BLK_CAN_EXTENTS;
+    loop_timer_set(scene.fake.loop, &job->survey_timer, loop_now(scene.fake.loop));
+    fake_settle(&scene.fake);
+    while (next = not_extents(&scene.fake), next < scene.fake.pending_count) {
+        fake_complete(&scene.fake, next);
+        fake_settle(&scene.fake);
+    }
+    assert_int_equal(scene.fake.pending_count, 1);
+    assert_int_equal(job->phase, COPY_COPYING);
+    assert_int_equal(job->lanes_at_work, 0);
+    copy_stop(job);
+    if (aborts)
+        copy_abort(job);
+    else
+        loop_advance(scene.fake.loop, COPY_DRAIN);
+    fake_settle(&scene.fake);
+    assert_true(scene.fake.pending[0].cancelled);
+    fake_finish(&scene.fake);
+    assert_int_equal(scene.run.done, 1);
+    assert_int_equal(scene.run.result.status, -ECANCELED);
+    copy_free(job);
+    release(&scene);
+}
+
+static void test_stop_of_survey(void **state)
+{
+    (void)state;
+    check_stop_of_survey(false);
+    check_stop_of_survey(true);
+}
+
 /* As many chunks as the longer of the two ways wants. */
 static void test_depth_by_round_trip(void **state)
 {
@@ -413,6 +465,7 @@ int main(void)
         cmocka_unit_test(test_commands_of_a_deployment),
         cmocka_unit_test(test_commands_in_order),
         cmocka_unit_test(test_stop_after_failure),
+        cmocka_unit_test(test_stop_of_survey),
         cmocka_unit_test(test_depth_by_round_trip),
         cmocka_unit_test(test_progress),
     };
