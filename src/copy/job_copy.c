@@ -162,6 +162,7 @@ void job_copy(struct copy_job *job)
     job->shared.tracker = target->tracker;
     job->shared.zero_from = target->zero_from;
     job->shared.target_tells = !target->resumed;
+    job->shared.promised = !target->new_file && target->zero_from != UINT64_MAX;
     job->shared.unit = unit_of(job);
     job->result.buffer_bytes =
         (uint64_t)job->options.lanes * job->options.depth * job->options.chunk;

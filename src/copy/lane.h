@@ -55,6 +55,7 @@ struct lane_shared {
     /* What its extents say can be relied upon where nothing was written yet: not, where an earlier
      * run may have left zeros that were never made durable. */
     bool target_tells;
+    bool promised; /* zero_from, by somebody who may be wrong: read back like what was written */
     _Atomic uint64_t done; /* bytes that are on the target; lanes add, and subtract what was lost */
     _Atomic uint64_t data_done; /* bytes of the source's data that are on the target; lanes add */
     _Atomic uint64_t moved;     /* bytes written as data; lanes add */

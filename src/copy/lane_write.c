@@ -13,8 +13,11 @@
 void lane_skip(struct lane *lane, uint64_t offset, uint64_t len)
 {
     struct lane_shared *shared = lane->shared;
+    bool known = shared->promised ? tracker_written(shared->tracker, lane->number, offset, len,
+                                                    BLK_NO_EPOCH, true)
+                                  : tracker_skipped(shared->tracker, lane->number, offset, len);
 
-    if (!tracker_skipped(shared->tracker, lane->number, offset, len))
+    if (!known)
         lane_fail_with(lane, ENOMEM, "lunferry", "out of memory");
     atomic_fetch_add_explicit(&shared->skipped, len, memory_order_relaxed);
     atomic_fetch_add_explicit(&shared->done, len, memory_order_relaxed);

@@ -165,8 +165,8 @@ static void loaded(struct blk_task *task)
         } else if (status == 0) {
             resume->found = true;
             resume->stale = facts->temporary;
-            notice(resume, true,
-                   "an earlier copy of the same was not finished (%s of %s were); %s", done, size,
+            notice(resume, true, "an earlier copy of the same was not finished (%s of %s were); %s",
+                   done, size,
                    options->dry_run ? "without --resume, one would start anew"
                                     : "starting anew, for want of --resume");
         }

@@ -481,6 +481,27 @@ static void test_again(void **state)
     assert_true(changing.forgot);
 }
 
+/* What was promised to be zero, and is not, is found out by --verify, and mended. */
+static void test_broken_promise(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    init(&scene, 4 * MIB);
+    hole(&scene.source, MIB, 2 * MIB);
+    scene.target.caps |= BLK_CAN_ZERO;
+    scene.target.limits.max_zero = 4 * MIB;
+    scene.run.options.chunk = COPY_VERIFY_CHUNK;
+    scene.run.options.target_is_zero = scene.run.options.verify = true;
+    run_job(&scene.run);
+    assert_int_equal(scene.run.result.status, 0);
+    assert_true(fake_disk_holds(&scene.target, &scene.source, 0, scene.source.size));
+    assert_int_equal(scene.run.result.mended, 2 * MIB / COPY_VERIFY_CHUNK);
+    fake_disk_release(&scene.source);
+    fake_disk_release(&scene.target);
+    fake_release(&scene.fake);
+}
+
 /* ---- Before and behind ------------------------------------------------------------------------ */
 
 static void test_discard(void **state)
@@ -551,9 +572,10 @@ static void test_lun(void **state)
     scene.target.limits.max_zero = scene.target.limits.max_discard = 4 * MIB;
     scene.run.options.chunk = 512 * KIB;
     scene.run.options.overwrite = scene.run.options.discard = true;
-    run_and_check(&scene, "READ 0+1M; EXTENTS 1M+1M; READ 1536k+512k",
-                  "ZERO 0+1M; FLUSH; DISCARD 1M+1M; FLUSH; EXTENTS 1M+1M; WRITE 1536k+512k; FLUSH; WRITE "
-                  "0+1M fua");
+    run_and_check(
+        &scene, "READ 0+1M; EXTENTS 1M+1M; READ 1536k+512k",
+        "ZERO 0+1M; FLUSH; DISCARD 1M+1M; FLUSH; EXTENTS 1M+1M; WRITE 1536k+512k; FLUSH; WRITE "
+        "0+1M fua");
 }
 
 int main(void)
@@ -577,6 +599,7 @@ int main(void)
         cmocka_unit_test(test_zero_refused),
         cmocka_unit_test(test_extents_refused),
         cmocka_unit_test(test_again),
+        cmocka_unit_test(test_broken_promise),
         cmocka_unit_test(test_discard),
         cmocka_unit_test(test_zero_tail),
         cmocka_unit_test(test_lun),
