@@ -108,8 +108,10 @@ static void print_estimate(const struct copy_command *command, const struct copy
            result->depth * command->options.lanes);
     if (!e->source_tells)
         printf("The source does not tell where its data is: all of it counts as data.\n");
-    if (!e->target_tells)
-        printf("The target does not tell what is zero: it counts as written.\n");
+    if (!e->target_tells && command->options.zero_unit > 0)
+        printf("The target does not tell what is zero: zeros count as to be made.\n");
+    if (command->options.discard)
+        printf("--discard was not carried out: what it would free counts as it is now.\n");
 }
 
 int copy_report(const struct copy_command *command, const struct copy_result *result)
