@@ -139,18 +139,17 @@ struct blk_task {
 #define BLK_SIZE_UNKNOWN UINT64_MAX
 
 struct blk_limits {
-    uint32_t align;     /* offset and len of what the driver gets are multiples of it (its block
+    uint32_t align;       /* offset and len of what the driver gets are multiples of it (its block
                            size), but for the end of the device; a power of two, >= 1 */
-    uint32_t mem_align; /* of every iov_base; a power of two, >= 1 */
-    uint32_t max_read;  /* longest READ in bytes that the driver wants; multiple of align, > 0 */
-    uint32_t max_write; /* longest WRITE likewise */
-    uint64_t max_zero;  /* longest ZERO likewise; unused without BLK_CAN_ZERO */
+    uint32_t mem_align;   /* of every iov_base; a power of two, >= 1 */
+    uint32_t max_read;    /* longest READ in bytes that the driver wants; multiple of align, > 0 */
+    uint32_t max_write;   /* longest WRITE likewise */
+    uint64_t max_zero;    /* longest ZERO likewise; unused without BLK_CAN_ZERO */
     uint64_t max_discard; /* longest DISCARD likewise; unused without BLK_CAN_DISCARD */
-    uint64_t unmap_granule; /* bytes that are freed together, a multiple of align; the first such unit
-                               begins at unmap_phase, < unmap_granule. 0: not known, any. ZERO with
-                               BLK_MAY_UNMAP and DISCARD are cut there: a driver gets the flag for
-                               whole units only, and DISCARD of a part of one does nothing */
-    uint64_t unmap_phase;
+    /* Bytes that are freed together, a multiple of align; the first such unit begins at unmap_phase,
+     * < unmap_granule. 0: not known, any. ZERO with BLK_MAY_UNMAP and DISCARD are cut there: a driver
+     * gets the flag for whole units only, and DISCARD of a part of one does nothing. */
+    uint64_t unmap_granule, unmap_phase;
     uint32_t max_depth; /* requests the driver holds at once; the rest waits in the middle; > 0 */
 };
 
