@@ -199,8 +199,10 @@ static void add_endpoint(struct argp_state *state, struct copy_command *command,
     const char **texts =
         realloc(command->texts, (command->text_count + 1) * sizeof(*command->texts));
 
-    if (!texts)
+    if (!texts) {
         argp_failure(state, EXIT_UNTOUCHED, ENOMEM, "%s", arg);
+        return;
+    }
     command->texts = texts;
     command->texts[command->text_count++] = arg;
 }

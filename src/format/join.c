@@ -119,8 +119,8 @@ void join_adopt(struct join *join)
     for (size_t i = 0; i < join->count; i++) {
         const struct part *part = &join->parts[i];
 
-        of_all &= part->zeros ? 0 : part->dev->caps;
-        of_any |= part->zeros ? (unsigned)BLK_CAN_EXTENTS : part->dev->caps & any;
+        of_all &= part->dev ? part->dev->caps : 0;
+        of_any |= part->dev ? part->dev->caps & any : (unsigned)BLK_CAN_EXTENTS;
     }
     join->dev.caps = of_all | of_any;
     join->dev.limits =
