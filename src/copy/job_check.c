@@ -78,14 +78,22 @@ static int check_alias(const struct copy_job *job, unsigned i, struct blk_error 
     const struct blk_dev *target = job->targets[0].whole;
     const struct copy_options *options = &job->options;
     uint64_t from, len, to = options->target_offset, end = to + job->origin.size;
+    bool apart;
 
     if (!target || !source->identity || !target->identity ||
         strcmp(source->identity, target->identity) != 0)
         return 0;
     source_end_range(&job->origin, i, &from, &len);
-    if (to >= from + len)
-        return 0; /* from one place of it to another */
-    if (from >= end && !options->discard && !options->zero_tail)
+    /* From one place of it to another. */
+    apart = to >= from + len || (from >= end && !options->discard && !options->zero_tail);
+    if (apart && source->opened.mtime_ns != 0 && !options->allow_live)
+        return blk_error_set(
+            error, EINVAL,
+            "%s and %s are the same file: that the source stays as it is could not "
+            "be told, for its times change as it is written to; --allow-live does "
+            "without",
+            source->name, target->name);
+    if (apart)
         return 0;
     if (from >= end)
         return blk_error_set(error, EINVAL,

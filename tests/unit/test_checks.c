@@ -103,6 +103,32 @@ static void test_same_thing(void **state)
     release(&scene);
 }
 
+/* From one place of a file to another: its times would say that the source has changed. */
+static void test_same_file(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    for (int allow_live = 0; allow_live < 2; allow_live++) {
+        init(&scene, 16384, 16384);
+        scene.source.identity = scene.target.identity = "file";
+        scene.source.mtime_ns = scene.target.mtime_ns = 5;
+        scene.run.options.source_len = scene.run.options.target_offset = 8192;
+        scene.run.options.allow_live = allow_live;
+        if (!allow_live) {
+            check_refused(
+                &scene, EINVAL,
+                "fake:a and fake:b are the same file: that the source stays as it is could "
+                "not be told, for its times change as it is written to; --allow-live does "
+                "without");
+            continue;
+        }
+        run_job(&scene.run);
+        assert_int_equal(scene.run.result.status, 0);
+        release(&scene);
+    }
+}
+
 static void test_too_small(void **state)
 {
     struct scene scene;
@@ -456,6 +482,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty_source),
         cmocka_unit_test(test_same_thing),
+        cmocka_unit_test(test_same_file),
         cmocka_unit_test(test_too_small),
         cmocka_unit_test(test_chunk_of_parts_of_blocks),
         cmocka_unit_test(test_occupied),
