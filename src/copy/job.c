@@ -272,9 +272,7 @@ void copy_stop(struct copy_job *job)
     loop_timer_set(job->loop, &job->drain, loop_now(job->loop) + COPY_DRAIN);
     if (job->phase == COPY_COPYING)
         job_kick_lanes(job);
-    else if (job->surveying)
-        survey_stop(&job->survey);
-    else if (job->phase <= COPY_CHECKING)
+    else if (job->phase <= COPY_CHECKING || job->options.dry_run)
         copy_abort(job); /* nothing on the wire is worth waiting for */
 }
 

@@ -416,6 +416,37 @@ static void test_stop_of_survey(void **state)
     check_stop_of_survey(true);
 }
 
+/* A dry run has nothing on the wire that is worth waiting for. */
+static void test_stop_of_dry_run(void **state)
+{
+    struct scene scene;
+    struct copy_job *job;
+
+    (void)state;
+    init(&scene, 20480, 20480);
+    scene.source.caps = BLK_CAN_EXTENTS;
+    scene.target.caps = 0;
+    scene.run.options.dry_run = true;
+    scene.run.options.done = ended;
+    scene.run.options.opaque = &scene.run;
+    job = copy_start(scene.fake.loop, &scene.run.options);
+    assert_non_null(job);
+    fake_settle(&scene.fake);
+    fake_complete(&scene.fake, 0);
+    fake_complete(&scene.fake, 0);
+    fake_settle(&scene.fake);
+    assert_int_equal(scene.fake.pending_count, 1);
+    assert_int_equal(scene.fake.pending[0].req->op, BLK_EXTENTS);
+    copy_stop(job);
+    assert_true(scene.fake.pending[0].cancelled);
+    fake_finish(&scene.fake);
+    assert_int_equal(scene.run.done, 1);
+    assert_int_equal(scene.run.result.status, -ECANCELED);
+    assert_false(scene.run.result.touched);
+    copy_free(job);
+    release(&scene);
+}
+
 /* As many chunks as the longer of the two ways wants. */
 static void test_depth_by_round_trip(void **state)
 {
@@ -493,6 +524,7 @@ int main(void)
         cmocka_unit_test(test_commands_in_order),
         cmocka_unit_test(test_stop_after_failure),
         cmocka_unit_test(test_stop_of_survey),
+        cmocka_unit_test(test_stop_of_dry_run),
         cmocka_unit_test(test_depth_by_round_trip),
         cmocka_unit_test(test_progress),
     };
