@@ -111,6 +111,16 @@ static int refuse(struct lun *lun, struct blk_req *req, enum means means)
     return -ENOTSUP;
 }
 
+/* EPROTO for good is a Reject PDU for this one command. Whatever is wrong with GET LBA STATUS for good, a
+ * medium's error too, reading will find where it matters. */
+static bool is_refusal(const struct blk_req *req, int rc, int status, const struct scsi_task *task)
+{
+    bool for_good = req->error.retry == BLK_FATAL || req->error.retry == BLK_MEDIUM;
+
+    return means_is_refusal(status, task) || (rc == -EPROTO && req->error.retry == BLK_FATAL) ||
+           (req->op == BLK_EXTENTS && for_good);
+}
+
 static int optional_done(struct lun *lun, struct lun_request *request, int status,
                          const struct scsi_task *task)
 {
@@ -120,10 +130,7 @@ static int optional_done(struct lun *lun, struct lun_request *request, int statu
 
     if (!sense_is_success(status, task)) {
         rc = request_failed(lun, req, status, task);
-        /* EPROTO for good is a Reject PDU for this one command. */
-        return means_is_refusal(status, task) || (rc == -EPROTO && req->error.retry == BLK_FATAL)
-                   ? refuse(lun, req, request->means)
-                   : rc;
+        return is_refusal(req, rc, status, task) ? refuse(lun, req, request->means) : rc;
     }
     /* A WRITE SAME with a residual has done something else than was asked: nobody knows what, but
      * writing zeros over it mends it. */

@@ -110,6 +110,13 @@ class Source(Case):
                         self.reads_all(server)
                     self.assertEqual(len(server.log("LBA_STATUS")), n)
 
+    def test_what_it_cannot_look_up(self):
+        """A disk that has lost its own tables may still have the data: reading it will tell."""
+        for sense in ("3/11/00", "4/44/00", "7/20/00", "e/1d/00"):
+            for n in (1, 2):
+                with self.at(sense=sense, n=n):
+                    self.back("max-status=1", f"LBA_STATUS {n}-: sense {sense}")
+
     def test_target_that_drops_the_connection(self):
         server, result = self.back("", "LBA_STATUS: cut", quiet=False)
         self.says(result, "lost at GET LBA STATUS, twice")
