@@ -121,7 +121,11 @@ int copy_report(const struct copy_command *command, const struct copy_result *re
 
     if (result->status == 0 && command->options.dry_run) {
         print_estimate(command, result);
-        return EXIT_DONE;
+        errno = 0;
+        if (fflush(stdout) == 0 && !ferror(stdout))
+            return EXIT_DONE;
+        say("writing to stdout failed: %s", strerror(errno ? errno : EIO));
+        return EXIT_UNTOUCHED;
     }
     if (result->status == 0) {
         summarise(command, result);
