@@ -72,7 +72,7 @@ $(BUILD)/lunferry: $(CLI_OBJECTS) $(BUILD)/liblunferry.a
 $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(UNIT_HELPER_OBJECTS) $(BUILD)/liblunferry.a
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) -lcmocka
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) -lcmocka -lz -lzstd
 
 $(BUILD)/tests/relay: $(BUILD)/obj/tests/servers/relay.o
 	@mkdir -p $(@D)
