@@ -2,12 +2,14 @@
 /*
  * qcow2, and its older brother qcow, for reading; the specification is QEMU's docs/interop/qcow2.
  *
- *   qcow2_header.c  bytes become a struct qcow2_header, or a refusal. Pure functions: what is hostile
- *                   ends here
- *   qcow2_open.c    the header, the L1 table and the snapshot table are read
- *   qcow2_map.c     where a guest offset lies: the L2 cache
- *   qcow2_read.c    READ: host runs, compressed clusters
- *   qcow2.c         the blk_driver
+ *   qcow2_header*.c   bytes become a struct qcow2_header, or a refusal. Pure functions: what is hostile
+ *                     ends here
+ *   qcow2_snapshot.c  the same for the snapshot table, and L1 tables
+ *   qcow2_checks.c    what both check alike
+ *   qcow2_open.c      the header, the L1 table and the snapshot table are read
+ *   qcow2_map.c       where a guest offset lies: the L2 cache
+ *   qcow2_read.c      READ: host runs, compressed clusters
+ *   qcow2.c           the blk_driver
  */
 #ifndef LUNFERRY_QCOW2_H
 #define LUNFERRY_QCOW2_H
@@ -64,8 +66,10 @@ int qcow2_header_parse(struct qcow2_header *header, const unsigned char *bytes, 
                        uint64_t file_size, bool qcow, uint64_t *need, struct blk_error *error);
 void qcow2_header_free(struct qcow2_header *header);
 
-/* Finds a snapshot, by id first and then by name, in the bytes of the whole snapshot table, and puts its
- * L1 table and size into the header. -ENOENT with a sentence that lists those there are. */
+/* Finds a snapshot, by id first and then by name, in the snapshot table, and puts its L1 table and size into the
+ * header. `table` are `len` bytes of the file from header->snapshot_offset on: the whole table, and any number behind
+ * it, for only the table itself says how long it is. -ENOENT with a sentence that lists those there are;
+ * -EINVAL. An error leaves the header as it was. */
 int qcow2_snapshot_select(struct qcow2_header *header, const unsigned char *table, size_t len,
                           uint64_t file_size, const char *wanted, struct blk_error *error);
 
