@@ -40,13 +40,13 @@ LIB_SOURCES := $(wildcard src/util/*.c src/block/*.c src/format/*.c src/copy/*.c
                           drivers/*.c drivers/*/*.c)
 CLI_SOURCES := $(wildcard src/cli/*.c)
 UNIT_SOURCES := $(wildcard tests/unit/test_*.c)
-UNIT_HELPERS := $(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/*.c))
+UNIT_HELPERS := $(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/*.c tests/fuzz/*.c))
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)
 CLI_OBJECTS := $(CLI_SOURCES:%.c=$(BUILD)/obj/%.o)
 UNIT_HELPER_OBJECTS := $(UNIT_HELPERS:%.c=$(BUILD)/obj/%.o)
 UNIT_TESTS := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
 FORMATTED := $(wildcard include/*/*.h src/*/*.[ch] drivers/*.[ch] drivers/*/*.[ch] \
-                        tests/unit/*.[ch] tests/servers/*.[ch] tests/bench/*.[ch])
+                        tests/unit/*.[ch] tests/fuzz/*.[ch] tests/servers/*.[ch] tests/bench/*.[ch])
 SCRIPTS := $(wildcard scripts/* tests/run tests/lab tests/*.sh tests/e2e/*.sh tests/bench/*.sh .ci/run)
 
 .PHONY: all
@@ -119,6 +119,21 @@ check-sanitize:
 	$(MAKE) BUILD=$(BUILD)/asan SANITIZE=address,undefined OPT='-O1 -g' check
 	$(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread OPT='-O1 -g' check
 
+# libFuzzer, for FUZZ_TIME seconds; what it finds is left in $(BUILD)/fuzz.
+FUZZ_TIME ?= 60
+FUZZED := $(wildcard src/format/qcow2_header*.c) src/format/qcow2_checks.c src/format/qcow2_snapshot.c \
+          src/block/error.c
+
+$(BUILD)/fuzz/qcow2: tests/fuzz/fuzz_qcow2.c $(FUZZED) | lint-tools
+	@mkdir -p $(@D)/corpus
+	$(call say,FUZZ)
+	$(Q)clang $(CPPFLAGS) -I. -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined \
+	    -fno-sanitize-recover=all -o $@ $^
+
+.PHONY: fuzz
+fuzz: $(BUILD)/fuzz/qcow2
+	cd $(<D) && ./$(<F) -max_total_time=$(FUZZ_TIME) -max_len=65536 -print_final_stats=1 corpus
+
 .PHONY: bench
 bench: all $(BUILD)/tests/relay $(BUILD)/tests/bench_zeros | bench-tools test-tools
 	BUILD=$(BUILD) tests/bench/run $(BENCH)
@@ -157,6 +172,7 @@ help:
 	@echo "make demo            a copy there and back between a real NFS server and a real iSCSI target"
 	@echo "make check           all tests that the user's rights allow (check-unit, check-scripted, check-e2e: a part)"
 	@echo "make check-sanitize  the same under the address, undefined and thread sanitizers"
+	@echo "make fuzz            hostile images, by libFuzzer, for FUZZ_TIME=$(FUZZ_TIME) seconds"
 	@echo "make bench           lunferry and qemu-img side by side; BENCH=--help tells more"
 	@echo "make lint            layers, format, static analysis, gcc and clang without a warning"
 	@echo "make format          clang-format in place"
