@@ -184,6 +184,17 @@ static void test_what_is_passed_over(void **state)
     qcow2_header_free(&out.header);
     qcow2_make_release(&make);
 
+    /* There is no room for one more before the backing name, whatever the bytes between are. */
+    qcow2_make_init(&make, &(struct qcow2_make_options){.cluster_bits = 12, .size = MIB});
+    qcow2_make_put(&make, 112, filler, 7);
+    qcow2_make_put(&make, 119, "a name", 6);
+    qcow2_make_put64(&make, QCOW2_AT_BACKING_OFFSET, 119);
+    qcow2_make_put32(&make, QCOW2_AT_BACKING_LEN, 6);
+    qcow2_parse_sound(&make, &out);
+    assert_string_equal(out.header.backing, "a name");
+    qcow2_header_free(&out.header);
+    qcow2_make_release(&make);
+
     /* A longer header, of a later writer; what is new in it is not known, and not needed. */
     qcow2_make_init(&make, &(struct qcow2_make_options){.cluster_bits = 12, .size = MIB});
     qcow2_make_put(&make, QCOW2_AT_COMPRESSION + 1, filler, 200 - QCOW2_AT_COMPRESSION - 1);
@@ -204,6 +215,17 @@ static void test_what_is_passed_over(void **state)
 
 /* ---- Unknown features ------------------------------------------------------------------------- */
 
+/* Entries that are not the one: of another kind of feature, of another bit, and one that is cut off. */
+static void put_other_names(struct qcow2_make *make)
+{
+    unsigned char entries[95] = {1, 40, 'k'};
+
+    entries[48 + 1] = 40;
+    entries[48 + 2] = 'c';
+    qcow2_make_extension(make, QCOW2_EXT_FEATURE_NAMES, entries, sizeof(entries));
+    qcow2_make_feature_name(make, 41, "another one");
+}
+
 static void check_feature(const char *name, const char *sentence)
 {
     struct qcow2_make make;
@@ -211,7 +233,7 @@ static void check_feature(const char *name, const char *sentence)
 
     qcow2_make_init(&make, &(struct qcow2_make_options){.size = MIB});
     qcow2_make_put64(&make, QCOW2_AT_INCOMPATIBLE, UINT64_C(1) << 40);
-    qcow2_make_feature_name(&make, 41, "another one");
+    put_other_names(&make);
     qcow2_make_feature_name(&make, 40, name);
     qcow2_parse(&make, &out);
     assert_int_equal(out.status, -ENOTSUP);
@@ -233,9 +255,9 @@ static void test_features_have_names(void **state)
                   "to read it takes a feature that is not known here: "
                   "\"1234567890123456789012345678901234567890123456\" (incompatible bit 40)");
     check_feature(
-        "\x1b[2J \x7f \xc2\x9b \x9b \xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80 \xff \xc3",
+        "\x1b[2J \x7f \xc2\x9b \x9b \xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80 \xff \xc3( \xc3",
         "to read it takes a feature that is not known here: "
-        "\"?[2J ? ?? ? \xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80 ? ?\" (incompatible bit 40)");
+        "\"?[2J ? ?? ? \xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80 ? ?( ?\" (incompatible bit 40)");
 }
 
 /* An extension that is broken does not hide what is the matter. */

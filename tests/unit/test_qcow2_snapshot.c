@@ -153,6 +153,12 @@ static void test_one_and_none(void **state)
     qcow2_make_snapshot(&ground.make, &(struct qcow2_make_snapshot){.id = "1", .name = "a\nb"});
     parse(&ground);
     check_unknown(&ground, "x", "it has no internal snapshot \"x\"; there is \"a?b\" (id 1)");
+    /* What ends the one and begins the other is no character. */
+    qcow2_make_release(&ground.make);
+    qcow2_make_init(&ground.make, &(struct qcow2_make_options){.cluster_bits = 12, .size = SIZE});
+    qcow2_make_snapshot(&ground.make, &(struct qcow2_make_snapshot){.id = "\xc3", .name = "\xa4x"});
+    parse(&ground);
+    check_unknown(&ground, "x", "it has no internal snapshot \"x\"; there is \"?x\" (id ?)");
     qcow2_make_release(&ground.make);
 
     qcow2_make_init(&ground.make,
