@@ -29,7 +29,7 @@ endif
 ifneq ($(WERROR),)
 WARN += -Werror
 endif
-LIBS := libiscsi libnfs blkid libcrypto jansson
+LIBS := libiscsi libnfs blkid libcrypto jansson libisal libzstd
 CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -DLUNFERRY_VERSION='"$(VERSION)"' \
             -DLIBNFS_BUILD_VERSION='"$(shell pkg-config --modversion libnfs)"'
 ALL_CFLAGS = -std=gnu11 $(OPT) $(WARN) $(HARDEN) -pthread $(shell pkg-config --cflags $(LIBS)) $(CFLAGS)
