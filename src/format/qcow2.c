@@ -286,22 +286,12 @@ static void describe_all_features(const struct qcow2_header *header, struct blk_
                       header->autoclear);
 }
 
-/* A stranger's text: what is not printable is shown as "?". */
+/* Which may be longer than other facts. */
 static void describe_name(struct blk_report *report, const char *key, const char *label,
                           const char *name)
 {
-    char text[QCOW2_MAX_NAME + 1];
-    size_t len;
-
-    if (!name)
-        return;
-    snprintf(text, sizeof(text), "%s", name);
-    len = strlen(text);
-    for (size_t i = 0; i < len; i++) {
-        if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
-            text[i] = '?';
-    }
-    blk_report_fact(report, key, label, "%s", text);
+    if (name)
+        report->fact(report, key, label, name);
 }
 
 static void describe(struct blk_dev *dev, struct blk_report *report)
