@@ -14,6 +14,7 @@
 #define LUNFERRY_COMPARE_H
 
 #include <lunferry/block.h>
+#include <lunferry/image.h>
 #include <lunferry/url.h>
 
 struct compare_job;
@@ -22,6 +23,7 @@ enum compare_side { COMPARE_A, COMPARE_B, COMPARE_SIDES };
 
 struct compare_options {
     const struct url *urls[COMPARE_SIDES]; /* accepted by blk_check_url() */
+    struct image_choice images[COMPARE_SIDES];
     unsigned depth; /* chunks in flight, each a READ of both ends; 1 to COMPARE_MAX_DEPTH; 0: from
                        the round trips that were measured while opening */
     uint32_t chunk; /* bytes of each READ; a multiple of 4096, at most COMPARE_MAX_CHUNK */

@@ -14,6 +14,7 @@
 #define LUNFERRY_COPY_H
 
 #include <lunferry/block.h>
+#include <lunferry/image.h>
 #include <lunferry/url.h>
 
 struct copy_job;
@@ -21,6 +22,7 @@ struct copy_job;
 struct copy_options {
     const struct url *sources; /* accepted by blk_check_url(), as `target` is */
     unsigned source_count;     /* 1 to COPY_MAX_SOURCES: they make one image, in this order */
+    struct image_choice image; /* what is in each of the sources */
     const struct url *target;
     uint64_t source_offset,
         source_len;         /* bytes of the only source that are the image; len 0: all */

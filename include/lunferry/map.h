@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The map of an endpoint: where it has data and where it reads as zeros, as far as it tells. Nothing is
+ * The map of an image: where it has data and where it reads as zeros, as far as it tells. None of the data is
  * read for that, and nothing is changed.
  *
  * All of it runs on the caller's loop; nothing here blocks, prints or exits.
@@ -9,6 +9,7 @@
 #define LUNFERRY_MAP_H
 
 #include <lunferry/block.h>
+#include <lunferry/image.h>
 #include <lunferry/url.h>
 
 struct map_job;
@@ -16,14 +17,22 @@ struct map_job;
 struct map_run {
     uint64_t offset, len; /* bytes; len > 0 */
     bool zeros;           /* reads as zeros; otherwise data, or not known to be anything else */
+    bool allocated;       /* something stands for it, be it zeros; otherwise all images of the chain
+                             leave it out */
+    unsigned depth;       /* 0: in the image that was named; 1: in its backing image; ... */
+    uint64_t host_offset; /* where the bytes lie in that one's file; BLK_NO_OFFSET if nowhere, or
+                             not told */
+    bool compressed;
 };
 
 struct map_options {
     const struct url *url; /* accepted by blk_check_url() */
+    struct image_choice image;
     struct blk_settings settings;
     /* One line for the user that is no failure: a server that goes away, or is back. */
     void (*notice)(void *opaque, bool important, const char *text);
-    /* What is known so far, in ascending order, without gaps, kinds in turn. May stop the job. */
+    /* What is known so far, in ascending order, without gaps; neighbours differ, or do not lie in a row.
+     * May stop the job. */
     void (*run)(void *opaque, const struct map_run *run);
     void (*done)(struct map_job *job, void *opaque);
     void *opaque;
@@ -42,6 +51,7 @@ struct map_result {
     struct blk_error error;       /* where, and what the server said */
     bool opened;                  /* what follows is valid */
     uint64_t size;                /* bytes */
+    enum image_format format;     /* never BY_NAME */
     bool tells;                   /* the device told to the end where its data is */
     uint64_t used;                /* bytes that it takes where it lies; MAP_USED_UNKNOWN */
     struct map_total data, zeros; /* of the runs that were told */

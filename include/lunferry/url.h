@@ -53,6 +53,10 @@ struct url {
 int url_parse(const char *text, struct url *url, struct blk_error *error);
 void url_release(struct url *url);
 
+/* The same endpoint with another path (decoded; with an authority it starts with '/'), and with the same
+ * user, password and options. 0 or -ENOMEM; *other is to be released in either case. */
+int url_with_path(const struct url *url, const char *path, struct url *other);
+
 /* Refuses options that are not in `known` (NULL-terminated; NULL: none are known), lists those that
  * are, and refuses an option that is given twice. */
 int url_check_options(const struct url *url, const struct url_option *known,

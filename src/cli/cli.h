@@ -12,6 +12,7 @@
 
 #include <lunferry/block.h>
 #include <lunferry/copy.h>
+#include <lunferry/image.h>
 #include <lunferry/loop.h>
 #include <lunferry/url.h>
 
@@ -68,6 +69,21 @@ void option_number(struct argp_state *state, const char *option, const char *arg
                    uint64_t max, unsigned *number);
 /* The bytes that one request of a job moves. */
 void option_chunk(struct argp_state *state, const char *option, const char *arg, uint32_t *chunk);
+
+/* What the user says of images: -f, -l, --allow-backing; and of two that are compared: -f, -F,
+ * --allow-backing. As a child of a command's argp; the input is a struct image_options *. */
+extern const struct argp image_argp;
+extern const struct argp image_pair_argp;
+
+struct image_options {
+    struct image_choice choices[2]; /* the second: of B */
+    const char **allowed;           /* what both of them point to */
+    size_t allowed_count;
+};
+
+void image_options_release(struct image_options *images);
+void option_format(struct argp_state *state, const char *option, const char *arg,
+                   enum image_format *format);
 
 /* ---- Signals ---------------------------------------------------------------------------------- */
 

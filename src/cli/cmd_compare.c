@@ -2,7 +2,6 @@
 #include <argp.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include <lunferry/units.h>
 
 #include "cli.h"
+#include "json_text.h"
 
 enum { OPT_ALL = 0x100, OPT_STRICT, OPT_JSON, OPT_REQUEST_SIZE };
 
@@ -58,6 +58,7 @@ struct compare_command {
     struct url urls[COMPARE_SIDES];
     const char *texts[COMPARE_SIDES];
     struct compare_options options;
+    struct image_options images;
     bool json;
     struct compare_job *job;
     int signal;       /* the first one that came; 0: none */
@@ -92,6 +93,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &o->settings;
+        state->child_inputs[1] = &command->images;
         break;
     case 'm':
         option_number(state, "-m", arg, 1, COMPARE_MAX_DEPTH, &o->depth);
@@ -126,26 +128,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     return 0;
 }
 
-static const struct argp_child children[] = {{&session_argp, 0, NULL, 10}, {0}};
+static const struct argp_child children[] = {
+    {&session_argp, 0, NULL, 10}, {&image_pair_argp, 0, NULL, 5}, {0}};
 static const struct argp argp = {options, parse, "A B", doc, children, NULL, NULL};
 
 /* ---- JSON ------------------------------------------------------------------------------------- */
-
-/* Names come from other people, and need not be UTF-8. */
-static json_t *json_text(const char *text)
-{
-    json_t *string = json_string(text);
-    char copy[1024];
-
-    if (string)
-        return string;
-    snprintf(copy, sizeof(copy), "%s", text);
-    for (char *c = copy; *c; c++) {
-        if ((unsigned char)*c >= 0x80)
-            *c = '?';
-    }
-    return json_string(copy);
-}
 
 static json_t *json_byte(int byte)
 {
@@ -389,10 +376,12 @@ int cmd_compare(int argc, char **argv)
     for (unsigned side = 0; side < COMPARE_SIDES; side++) {
         good &= endpoint_parse(command.texts[side], &command.urls[side]);
         command.options.urls[side] = &command.urls[side];
+        command.options.images[side] = command.images.choices[side];
     }
     if (good)
         status = run(&command);
     for (unsigned side = 0; side < COMPARE_SIDES; side++)
         url_release(&command.urls[side]);
+    image_options_release(&command.images);
     return status;
 }

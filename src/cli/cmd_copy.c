@@ -174,12 +174,27 @@ static bool parse_endpoints(struct copy_command *command)
     return good;
 }
 
+/* Only raw images are written, and a name that says otherwise is no mistake to be guessed about. */
+static bool check_target_format(const struct copy_command *command)
+{
+    const struct url *target = &command->urls[command->text_count - 1];
+    enum image_format by_name = image_format_of(target);
+
+    if (command->target_format == IMAGE_RAW || by_name == IMAGE_BY_NAME)
+        return true;
+    say("target: %s: by its name it is to be a %s image, which lunferry cannot write yet; -O raw "
+        "writes a raw one under that name",
+        target->text, image_format_name(by_name));
+    return false;
+}
+
 static void release_endpoints(struct copy_command *command)
 {
     for (unsigned i = 0; command->urls && i < command->text_count; i++)
         url_release(&command->urls[i]);
     free(command->urls);
     free(command->texts);
+    image_options_release(&command->images);
 }
 
 int cmd_copy(int argc, char **argv)
@@ -206,7 +221,8 @@ int cmd_copy(int argc, char **argv)
     argp_err_exit_status = EXIT_UNTOUCHED;
     argv[0] = (char *)(uintptr_t) "lunferry copy";
     argp_parse(&copy_argp, argc, argv, 0, NULL, &command);
-    if (parse_endpoints(&command) && open_bad_blocks(&command)) {
+    if (parse_endpoints(&command) && check_target_format(&command) && open_bad_blocks(&command)) {
+        command.options.image = command.images.choices[0];
         command.options.sources = command.urls;
         command.options.source_count = command.text_count - 1;
         command.options.target = &command.urls[command.text_count - 1];

@@ -14,6 +14,8 @@ struct copy_command {
     unsigned text_count;
     struct url *urls; /* of them */
     struct copy_options options;
+    struct image_options images;
+    enum image_format target_format; /* -O; BY_NAME: not said */
     bool any_order;
     char **argv; /* for the command that resumes */
     const char *bad_blocks_path;

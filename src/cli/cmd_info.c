@@ -6,17 +6,34 @@
 #include <string.h>
 
 #include "cli.h"
+#include "info_report.h"
 
-static const char doc[] =
-    "Opens ENDPOINT for reading, says what it is and what was negotiated, and closes it.";
+enum { OPT_JSON = 0x100 };
+
+static const struct argp_option options[] = {
+    {NULL, 0, NULL, 0, "What is shown:", 1},
+    {"json", OPT_JSON, NULL, 0,
+     "Print a JSON object: the same facts by their keys, bytes as numbers, and what is behind the "
+     "image as an object in `backing'",
+     1},
+    {NULL, 0, NULL, 0, "Connections:", 10},
+    {0},
+};
+
+static const char doc[] = "Opens ENDPOINT for reading, says what it is and what was negotiated, "
+                          "and closes it. Of a qcow2 "
+                          "image, the whole backing chain.";
 
 struct info_command {
     struct url url;
     const char *text;
     struct blk_settings settings;
+    struct image_options images;
+    bool json;
     struct loop *loop;
     struct signals signals;
-    struct blk_dev *dev;
+    struct image image;
+    struct blk_dev *dev; /* of the image, once it is open */
     struct blk_task task;
     bool ended;
     int signal;
@@ -29,6 +46,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &command->settings;
+        state->child_inputs[1] = &command->images;
+        return 0;
+    case OPT_JSON:
+        command->json = true;
         return 0;
     case ARGP_KEY_ARG:
         if (command->text)
@@ -44,22 +65,20 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-static const struct argp_child children[] = {{&session_argp, 0, NULL, 10}, {0}};
-static const struct argp argp = {NULL, parse, "ENDPOINT", doc, children, NULL, NULL};
+static const struct argp_child children[] = {
+    {&session_argp, 0, NULL, 10}, {&image_argp, 0, NULL, 5}, {0}};
+static const struct argp argp = {options, parse, "ENDPOINT", doc, children, NULL, NULL};
 
-static void print_fact(struct blk_report *report, const char *key, const char *label,
-                       const char *value)
+static void opened(struct image *image, int status)
 {
-    char text[512];
+    struct info_command *command = image->opaque;
 
-    (void)report;
-    (void)key;
-    snprintf(text, sizeof(text), "%s", value);
-    make_printable(text);
-    printf("%-22s %s\n", label, text);
+    (void)status;
+    command->dev = image->dev;
+    command->ended = true;
 }
 
-static void task_done(struct blk_task *task)
+static void closed(struct blk_task *task)
 {
     ((struct info_command *)task->opaque)->ended = true;
 }
@@ -71,8 +90,7 @@ static void on_stop(struct signals *signals, int number)
     if (command->signal)
         _Exit(EXIT_SIGNAL + command->signal);
     command->signal = number;
-    if (command->dev)
-        blk_cancel_all(command->dev);
+    image_cancel(&command->image);
 }
 
 static void on_report(struct signals *signals)
@@ -87,39 +105,62 @@ static void wait_for(struct info_command *command)
     command->ended = false;
 }
 
+static void close_image(struct info_command *command)
+{
+    if (command->dev) {
+        command->task = (struct blk_task){.done = closed, .opaque = command};
+        blk_close(command->dev, &command->task);
+        wait_for(command);
+    }
+    image_release(&command->image);
+}
+
+static int report(struct info_command *command)
+{
+    int error = 0;
+
+    if (command->dev) {
+        error = info_report(&command->image, command->json);
+    } else {
+        say("%s", command->image.error.text);
+        return command->signal ? EXIT_SIGNAL + command->signal : EXIT_UNTOUCHED;
+    }
+    errno = 0;
+    if ((fflush(stdout) != 0 || ferror(stdout)) && !error)
+        error = errno ? errno : EIO;
+    if (!error)
+        return EXIT_DONE;
+    say("writing to stdout failed: %s", strerror(error));
+    return EXIT_UNTOUCHED;
+}
+
 static int run(struct info_command *command)
 {
-    struct blk_open_args args = {.url = &command->url, .settings = &command->settings};
-    struct blk_report report = {.fact = print_fact};
-    struct blk_dev *dev;
-    int status = EXIT_DONE;
+    int status;
 
     command->loop = loop_new();
-    command->task = (struct blk_task){.done = task_done, .opaque = command};
-    command->dev = command->loop ? blk_open(command->loop, &args, &command->task) : NULL;
-    if (!command->dev) {
+    if (!command->loop) {
         say("out of memory");
-        loop_free(command->loop);
         return EXIT_UNTOUCHED;
     }
+    command->image = (struct image){
+        .loop = command->loop,
+        .args =
+            {
+                .url = &command->url,
+                .choice = command->images.choices[0],
+                .settings = &command->settings,
+            },
+        .done = opened,
+        .opaque = command,
+    };
+    image_open(&command->image);
     command->signals.stop = on_stop;
     command->signals.report = on_report;
     signals_start(&command->signals, command->loop);
     wait_for(command);
-    if (command->task.status == 0) {
-        blk_describe(command->dev, &report);
-    } else {
-        say("%s", command->task.error.text);
-        status = command->signal ? EXIT_SIGNAL + command->signal : EXIT_UNTOUCHED;
-    }
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        say("writing to stdout failed: %s", strerror(errno));
-        status = EXIT_UNTOUCHED;
-    }
-    dev = command->dev;
-    command->dev = NULL; /* a signal has nothing to cancel any more */
-    blk_close(dev, &command->task);
-    wait_for(command);
+    status = report(command);
+    close_image(command);
     signals_stop(&command->signals);
     loop_free(command->loop);
     return status;
@@ -137,5 +178,6 @@ int cmd_info(int argc, char **argv)
     if (endpoint_parse(command.text, &command.url))
         status = run(&command);
     url_release(&command.url);
+    image_options_release(&command.images);
     return status;
 }

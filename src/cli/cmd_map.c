@@ -19,7 +19,9 @@ static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "What is shown:", 1},
     {"json", OPT_JSON, NULL, 0,
      "Print a JSON array instead of the table, one object on a line for each range: start, length, "
-     "depth, zero and data as `qemu-img map' prints them, and kind (\"data\" or \"zeros\")",
+     "depth, present, zero, data, compressed and, where it is known, offset as `qemu-img map' "
+     "prints "
+     "them, and kind (\"data\" or \"zeros\")",
      1},
     {NULL, 0, NULL, 0, "Connections:", 10},
     {0},
@@ -30,7 +32,9 @@ static const char doc[] =
     "is changed."
     "\v"
     "ENDPOINT is an iscsi:// or nfs:// URL, a path, null:SIZE, ram:SIZE or random:SIZE; "
-    "`lunferry --help` shows their forms. START and LENGTH are bytes. Whatever is not known to be "
+    "`lunferry --help` shows their forms. START and LENGTH are bytes. Of a qcow2 image, DEPTH is "
+    "0 for what is in it, 1 for what is in its backing image, and so on, and OFFSET where it lies "
+    "in that one's file; what is in none of them has no DEPTH. Whatever is not known to be "
     "zeros counts as data; an endpoint that does not tell has data everywhere, and stderr says "
     "so.\n\n"
     "Exit status: 0 done; 2 it could not be opened, or usage; 3 the map is not complete, and a "
@@ -41,6 +45,7 @@ struct map_command {
     struct url url;
     const char *text;
     struct map_options options;
+    struct image_options images;
     bool json;
     struct map_job *job;
     uint64_t lines;   /* ranges that were printed */
@@ -55,6 +60,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &command->options.settings;
+        state->child_inputs[1] = &command->images;
         break;
     case OPT_JSON:
         command->json = true;
@@ -74,7 +80,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     return 0;
 }
 
-static const struct argp_child children[] = {{&session_argp, 0, NULL, 10}, {0}};
+static const struct argp_child children[] = {
+    {&session_argp, 0, NULL, 10}, {&image_argp, 0, NULL, 5}, {0}};
 static const struct argp argp = {options, parse, "ENDPOINT", doc, children, NULL, NULL};
 
 /* ---- What is printed -------------------------------------------------------------------------- */
@@ -95,24 +102,44 @@ static void print(struct map_command *command, const char *format, ...)
     va_end(args);
 }
 
+static const char *truth(bool value)
+{
+    return value ? "true" : "false";
+}
+
 /* Numbers and words of ours: nothing in it needs to be escaped. */
 static void print_object(struct map_command *command, const struct map_run *run)
 {
     print(command,
-          "%s{\"start\": %" PRIu64 ", \"length\": %" PRIu64 ", \"depth\": 0, \"zero\": %s, "
-          "\"data\": %s, \"kind\": \"%s\"}",
-          command->lines == 0 ? "[" : ",\n", run->offset, run->len, run->zeros ? "true" : "false",
-          run->zeros ? "false" : "true", run->zeros ? "zeros" : "data");
+          "%s{\"start\": %" PRIu64 ", \"length\": %" PRIu64 ", \"depth\": %u, \"present\": %s, "
+          "\"zero\": %s, \"data\": %s, \"compressed\": %s, ",
+          command->lines == 0 ? "[" : ",\n", run->offset, run->len, run->depth,
+          truth(run->allocated), truth(run->zeros), truth(!run->zeros), truth(run->compressed));
+    if (run->host_offset != BLK_NO_OFFSET)
+        print(command, "\"offset\": %" PRIu64 ", ", run->host_offset);
+    print(command, "\"kind\": \"%s\"}", run->zeros ? "zeros" : "data");
 }
 
 static void print_row(struct map_command *command, const struct map_run *run)
 {
-    char size[UNITS_TEXT];
+    bool layered = map_result(command->job)->format != IMAGE_RAW;
+    char size[UNITS_TEXT], depth[16] = "-", offset[24] = "-";
 
     if (command->lines == 0)
-        print(command, "%20s %20s %11s  %s\n", "START", "LENGTH", "SIZE", "KIND");
-    print(command, "%20" PRIu64 " %20" PRIu64 " %11s  %s\n", run->offset, run->len,
-          units_size(size, run->len), run->zeros ? "zeros" : "data");
+        print(command, "%20s %20s %11s%s  %s\n", "START", "LENGTH", "SIZE",
+              layered ? "  DEPTH               OFFSET" : "", "KIND");
+    print(command, "%20" PRIu64 " %20" PRIu64 " %11s", run->offset, run->len,
+          units_size(size, run->len));
+    if (layered) {
+        if (run->allocated)
+            snprintf(depth, sizeof(depth), "%u", run->depth);
+        if (run->host_offset != BLK_NO_OFFSET)
+            snprintf(offset, sizeof(offset), "%" PRIu64, run->host_offset);
+        else if (run->compressed)
+            snprintf(offset, sizeof(offset), "compressed");
+        print(command, "  %5s %20s", depth, offset);
+    }
+    print(command, "  %s\n", run->zeros ? "zeros" : "data");
 }
 
 static void on_run(void *opaque, const struct map_run *run)
@@ -265,8 +292,10 @@ int cmd_map(int argc, char **argv)
     argv[0] = (char *)(uintptr_t) "lunferry map";
     argp_parse(&argp, argc, argv, 0, NULL, &command);
     command.options.url = &command.url;
+    command.options.image = command.images.choices[0];
     if (endpoint_parse(command.text, &command.url))
         status = run(&command);
     url_release(&command.url);
+    image_options_release(&command.images);
     return status;
 }

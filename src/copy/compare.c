@@ -14,7 +14,8 @@
 
 struct end {
     struct compare_job *job;
-    struct blk_dev *dev;
+    struct image image;
+    struct blk_dev *dev; /* of the image, once it is open */
     struct blk_task task;
     struct side side;
 };
@@ -60,13 +61,6 @@ static const char *name_of(const struct end *end)
     return end == &end->job->ends[COMPARE_A] ? "A" : "B";
 }
 
-static const struct end *other_of(const struct end *end)
-{
-    struct compare_job *job = end->job;
-
-    return &job->ends[end == &job->ends[COMPARE_A] ? COMPARE_B : COMPARE_A];
-}
-
 static void one_done(struct compare_job *job)
 {
     assert(job->outstanding > 0);
@@ -81,42 +75,45 @@ static void cancel_both(struct compare_job *job)
     for (unsigned side = 0; side < COMPARE_SIDES; side++) {
         if (job->ends[side].dev)
             blk_cancel_all(job->ends[side].dev);
+        else
+            image_cancel(&job->ends[side].image);
     }
 }
 
-static void opened(struct blk_task *task)
+static void opened(struct image *image, int status)
 {
-    struct end *end = task->opaque;
+    struct end *end = image->opaque;
     struct compare_job *job = end->job;
 
-    if (task->status < 0) {
-        fail(job, &task->error, name_of(end));
-        /* Do not wait for the other end to time out. */
-        if (job->outstanding > 1 && other_of(end)->dev)
-            blk_cancel_all(other_of(end)->dev);
+    end->dev = image->dev;
+    if (status < 0) {
+        fail(job, &image->error, name_of(end));
+        if (job->outstanding > 1) /* the other end need not time out */
+            cancel_both(job);
     }
     one_done(job);
 }
 
 static void open_both(struct compare_job *job)
 {
-    job->outstanding = 1; /* held until both are begun */
+    job->outstanding = COMPARE_SIDES;
     for (unsigned side = 0; side < COMPARE_SIDES; side++) {
         struct end *end = &job->ends[side];
-        const struct blk_open_args args = {
-            .url = job->options.urls[side],
-            .settings = &job->options.settings,
-            .watcher = &end->side.watcher,
-        };
 
-        end->task = (struct blk_task){.done = opened, .opaque = end};
-        end->dev = blk_open(job->loop, &args, &end->task);
-        if (end->dev)
-            job->outstanding++;
-        else
-            fail_with(job, ENOMEM, "out of memory");
+        end->image = (struct image){
+            .loop = job->loop,
+            .args =
+                {
+                    .url = job->options.urls[side],
+                    .choice = job->options.images[side],
+                    .settings = &job->options.settings,
+                    .watcher = &end->side.watcher,
+                },
+            .done = opened,
+            .opaque = end,
+        };
+        image_open(&end->image);
     }
-    one_done(job);
 }
 
 /* ---- Comparing -------------------------------------------------------------------------------- */
@@ -228,6 +225,8 @@ static void run_phase(struct loop_call *call)
         close_both(job);
         break;
     case COMPARE_ENDED:
+        for (unsigned side = 0; side < COMPARE_SIDES; side++)
+            image_release(&job->ends[side].image);
         job->options.done(job, job->options.opaque);
         break;
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A map from its start to its end: open, survey the one end (survey.c), close. */
+/* A map from its start to its end: open, ask for the extents of all of it, close. */
 #include <lunferry/map.h>
 
 #include <assert.h>
@@ -10,7 +10,8 @@
 #include <lunferry/units.h>
 
 #include "side.h"
-#include "survey.h"
+
+#define EXTENTS 512 /* of one answer */
 
 struct map_job {
     struct loop *loop;
@@ -18,10 +19,15 @@ struct map_job {
     enum map_phase phase;
     struct map_result result;
     struct loop_call call; /* runs the phase */
-    struct blk_dev *dev;
+    struct image image;
+    struct blk_dev *dev; /* of the image, once it is open */
     struct blk_task task;
     struct side side;
-    struct survey survey;
+    struct blk_req req;
+    struct blk_extents extents;
+    struct blk_extent list[EXTENTS];
+    uint64_t at;        /* so far it has got */
+    struct map_run run; /* the last one; it may go on. len 0: there is none */
 };
 
 static void enter(struct map_job *job, enum map_phase phase)
@@ -50,29 +56,31 @@ static void fail_with(struct map_job *job, int code, const char *text)
 
 /* ---- Opening ---------------------------------------------------------------------------------- */
 
-static void opened(struct blk_task *task)
+static void opened(struct image *image, int status)
 {
-    struct map_job *job = task->opaque;
+    struct map_job *job = image->opaque;
 
-    if (task->status < 0)
-        fail(job, &task->error);
+    job->dev = image->dev;
+    if (status < 0)
+        fail(job, &image->error);
     enter(job, job->result.status < 0 ? MAP_CLOSING : MAP_WALKING);
 }
 
-static void open_device(struct map_job *job)
+static void open_image(struct map_job *job)
 {
-    const struct blk_open_args args = {
-        .url = job->options.url,
-        .settings = &job->options.settings,
-        .watcher = &job->side.watcher,
+    job->image = (struct image){
+        .loop = job->loop,
+        .args =
+            {
+                .url = job->options.url,
+                .choice = job->options.image,
+                .settings = &job->options.settings,
+                .watcher = &job->side.watcher,
+            },
+        .done = opened,
+        .opaque = job,
     };
-
-    job->task = (struct blk_task){.done = opened, .opaque = job};
-    job->dev = blk_open(job->loop, &args, &job->task);
-    if (!job->dev) {
-        fail_with(job, ENOMEM, "out of memory");
-        enter(job, MAP_CLOSING);
-    }
+    image_open(&job->image);
 }
 
 /* ---- Walking ---------------------------------------------------------------------------------- */
@@ -98,26 +106,98 @@ static uint64_t used_by(struct blk_dev *dev)
     return report.used;
 }
 
-static void on_run(struct survey *survey, enum survey_kind kind, uint64_t offset, uint64_t len)
+static bool goes_on(const struct map_run *run, const struct map_run *next)
 {
-    struct map_job *job = survey->opaque;
-    struct map_run run = {.offset = offset, .len = len, .zeros = kind != SURVEY_READ};
+    uint64_t host = run->host_offset == BLK_NO_OFFSET ? BLK_NO_OFFSET : run->host_offset + run->len;
+
+    return run->zeros == next->zeros && run->allocated == next->allocated &&
+           run->depth == next->depth && run->compressed == next->compressed &&
+           host == next->host_offset;
+}
+
+static void tell(struct map_job *job)
+{
+    const struct map_run run = job->run;
     struct map_total *total = run.zeros ? &job->result.zeros : &job->result.data;
 
-    total->bytes += len;
+    if (run.len == 0)
+        return;
+    job->run.len = 0;
+    total->bytes += run.len;
     total->runs++;
     job->options.run(job->options.opaque, &run);
 }
 
-static void surveyed(struct survey *survey)
+/* A run is told when it is known where it ends. The owner may have stopped the job then. */
+static void take(struct map_job *job, const struct blk_extent *extent)
 {
-    struct map_job *job = survey->opaque;
+    const struct map_run next = {
+        .offset = job->at,
+        .len = min_u64(extent->len, job->dev->size - job->at),
+        .zeros = extent->kind != BLK_DATA,
+        .allocated = extent->kind != BLK_UNALLOCATED,
+        .depth = extent->depth,
+        .host_offset = extent->host_offset,
+        .compressed = extent->compressed,
+    };
 
-    if (survey->error.code)
-        fail(job, &survey->error);
+    assert(extent->offset == job->at && extent->len > 0);
+    job->at += next.len;
+    if (job->run.len > 0 && goes_on(&job->run, &next)) {
+        job->run.len += next.len;
+        return;
+    }
+    tell(job);
+    job->run = next;
+}
+
+static void end_walk(struct map_job *job)
+{
+    if (job->result.error.code != ECANCELED)
+        tell(job);
     job->result.tells = (job->dev->caps & BLK_CAN_EXTENTS) != 0;
-    survey_release(survey);
     enter(job, MAP_CLOSING);
+}
+
+static void ask(struct map_job *job);
+
+static void answered(struct blk_req *req)
+{
+    struct map_job *job = req->opaque;
+
+    if (req->status < 0)
+        fail(job, &req->error);
+    for (size_t i = 0; req->status == 0 && i < job->extents.count; i++) {
+        if (job->result.status < 0 || job->at == job->dev->size)
+            break;
+        take(job, &job->list[i]);
+    }
+    ask(job);
+}
+
+static void ask(struct map_job *job)
+{
+    const uint64_t left = job->dev->size - job->at;
+
+    /* It may have been taken back since the last request. */
+    if (job->result.status == 0 && left > 0 && !(job->dev->caps & BLK_CAN_EXTENTS))
+        take(job,
+             &(struct blk_extent){
+                 .offset = job->at, .len = left, .kind = BLK_DATA, .host_offset = BLK_NO_OFFSET});
+    if (job->result.status < 0 || job->at == job->dev->size) {
+        end_walk(job);
+        return;
+    }
+    job->extents = (struct blk_extents){.list = job->list, .capacity = EXTENTS};
+    job->req = (struct blk_req){
+        .op = BLK_EXTENTS,
+        .offset = job->at,
+        .len = left,
+        .extents = &job->extents,
+        .done = answered,
+        .opaque = job,
+    };
+    blk_submit(job->dev, &job->req);
 }
 
 static void walk(struct map_job *job)
@@ -133,20 +213,8 @@ static void walk(struct map_job *job)
     job->result.opened = true;
     job->result.size = job->dev->size;
     job->result.used = used_by(job->dev);
-    job->survey = (struct survey){
-        .loop = job->loop,
-        .source = job->dev,
-        .size = job->dev->size,
-        .zero_from = UINT64_MAX,
-        .chunk = MIB,
-        .run = on_run,
-        .done = surveyed,
-        .opaque = job,
-    };
-    if (survey_start(&job->survey) < 0) {
-        fail_with(job, ENOMEM, "out of memory");
-        enter(job, MAP_CLOSING);
-    }
+    job->result.format = image_layer(&job->image, 0)->format;
+    ask(job);
 }
 
 /* ---- Closing ---------------------------------------------------------------------------------- */
@@ -180,7 +248,7 @@ static void run_phase(struct loop_call *call)
         job->phase = MAP_CLOSING;
     switch (job->phase) {
     case MAP_OPENING:
-        open_device(job);
+        open_image(job);
         break;
     case MAP_WALKING:
         walk(job);
@@ -189,6 +257,7 @@ static void run_phase(struct loop_call *call)
         close_device(job);
         break;
     case MAP_ENDED:
+        image_release(&job->image);
         job->options.done(job, job->options.opaque);
         break;
     }
@@ -223,13 +292,11 @@ void map_stop(struct map_job *job)
 {
     if (job->phase >= MAP_CLOSING)
         return;
-    /* The survey knows whether it is complete. */
-    if (job->phase == MAP_WALKING && job->result.opened)
-        survey_stop(&job->survey);
-    else
-        fail_with(job, ECANCELED, "interrupted");
+    fail_with(job, ECANCELED, "interrupted");
     if (job->dev)
         blk_cancel_all(job->dev);
+    else
+        image_cancel(&job->image);
 }
 
 enum map_phase map_phase(const struct map_job *job)

@@ -64,7 +64,14 @@ static char *sources_text(const struct copy_options *options)
         if (!all)
             return NULL;
     }
-    if (options->source_len > 0) {
+    if (options->image.snapshot) {
+        char *whole = all;
+
+        if (asprintf(&all, "%s, snapshot %s", whole, options->image.snapshot) < 0)
+            all = NULL;
+        free(whole);
+    }
+    if (all && options->source_len > 0) {
         char *whole = all;
 
         if (asprintf(&all, "%s, %" PRIu64 " bytes from offset %" PRIu64, whole, options->source_len,

@@ -7,12 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <lunferry/image.h>
 #include <lunferry/join.h>
 #include <lunferry/units.h>
 
 struct source_end {
     struct source *source;
-    struct blk_dev *dev;
+    struct image image;
+    struct blk_dev *dev; /* of the image, once it is open */
     struct blk_task task;
     uint64_t offset, len; /* what is copied of it */
 };
@@ -85,11 +87,13 @@ static void check(struct source *source)
     end(source);
 }
 
-static void cancel_opened(const struct source *source)
+static void cancel_all(const struct source *source)
 {
     for (unsigned i = 0; i < source->options->source_count; i++) {
         if (source->ends[i].dev)
             blk_cancel_all(source->ends[i].dev);
+        else
+            image_cancel(&source->ends[i].image);
     }
 }
 
@@ -103,14 +107,16 @@ static void one_opened(struct source *source)
         check(source);
 }
 
-static void opened(struct blk_task *task)
+static void opened(struct image *image, int status)
 {
-    struct source *source = ((struct source_end *)task->opaque)->source;
+    struct source_end *each = image->opaque;
+    struct source *source = each->source;
 
-    if (task->status < 0 && source->error.code == 0) {
-        source->error = task->error;
+    each->dev = image->dev;
+    if (status < 0 && source->error.code == 0) {
+        source->error = image->error;
         if (source->outstanding > 1) /* the others need not time out */
-            cancel_opened(source);
+            cancel_all(source);
     }
     one_opened(source);
 }
@@ -125,25 +131,26 @@ void source_open(struct source *source, uint64_t session_id)
         end(source);
         return;
     }
-    source->outstanding = 1; /* held until all are begun */
+    source->outstanding = options->source_count;
     for (unsigned i = 0; i < options->source_count; i++) {
         struct source_end *each = &source->ends[i];
-        struct blk_open_args args = {
-            .url = &options->sources[i],
-            .session_id = options->source_count == 1 ? session_id : 0,
-            .settings = &options->settings,
-            .watcher = source->watcher,
-        };
 
         each->source = source;
-        each->task = (struct blk_task){.done = opened, .opaque = each};
-        each->dev = blk_open(source->loop, &args, &each->task);
-        if (each->dev)
-            source->outstanding++;
-        else
-            blk_error_set(&source->error, ENOMEM, "out of memory");
+        each->image = (struct image){
+            .loop = source->loop,
+            .args =
+                {
+                    .url = &options->sources[i],
+                    .choice = options->image,
+                    .session_id = options->source_count == 1 ? session_id : 0,
+                    .settings = &options->settings,
+                    .watcher = source->watcher,
+                },
+            .done = opened,
+            .opaque = each,
+        };
+        image_open(&each->image);
     }
-    one_opened(source);
 }
 
 /* ---- Joining ---------------------------------------------------------------------------------- */
@@ -217,6 +224,8 @@ void source_join(struct source *source, uint64_t zeros)
 
 static void all_closed(struct source *source)
 {
+    for (unsigned i = 0; source->ends && i < source->options->source_count; i++)
+        image_release(&source->ends[i].image);
     free(source->ends);
     free(source->name);
     source->ends = NULL;
@@ -261,5 +270,5 @@ void source_cancel(struct source *source)
     if (source->joined)
         blk_cancel_all(source->dev);
     else if (source->ends)
-        cancel_opened(source);
+        cancel_all(source);
 }
