@@ -46,15 +46,13 @@ enum image_format image_format_of(const struct url *url)
     return IMAGE_BY_NAME;
 }
 
-static void start(struct loop_call *call)
+static void fail(struct loop_call *call)
 {
     struct image *image = container_of(call, struct image, call);
 
-    if (image->chain)
-        image_chain_start(image->chain);
-    else
-        image->done(image, blk_error_set(&image->error, ENOMEM, "opening %s: out of memory",
-                                         image->args.url->text));
+    image_release(image);
+    image->done(image, blk_error_set(&image->error, ENOMEM, "opening %s: out of memory",
+                                     image->args.url->text));
 }
 
 void image_open(struct image *image)
@@ -62,9 +60,9 @@ void image_open(struct image *image)
     image->dev = NULL;
     blk_error_clear(&image->error);
     image->chain = calloc(1, sizeof(*image->chain));
-    if (image->chain)
-        image->chain->image = image;
-    image->call = (struct loop_call){.run = start};
+    if (image->chain && image_chain_start(image->chain, image))
+        return;
+    image->call = (struct loop_call){.run = fail};
     loop_defer(image->loop, &image->call);
 }
 

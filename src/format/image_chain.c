@@ -156,7 +156,7 @@ static void build(struct image_chain *chain, unsigned depth)
 
 /* ---- What an image names ---------------------------------------------------------------------- */
 
-static void open_layer(struct image_chain *chain, enum image_format format);
+static bool open_layer(struct image_chain *chain, enum image_format format);
 
 static int resolve(struct chain_layer *layer, const char *name, const char *what, struct url *url,
                    struct blk_error *error)
@@ -234,7 +234,8 @@ static void go_down(struct chain_layer *layer)
         return;
     }
     layer->own_url = url;
-    open_layer(chain, format);
+    if (!open_layer(chain, format))
+        out_of_memory(chain);
 }
 
 static void data_opened(struct blk_task *task)
@@ -445,8 +446,8 @@ static void file_opened(struct blk_task *task)
     }
 }
 
-/* The last one that was added. */
-static void open_layer(struct image_chain *chain, enum image_format format)
+/* The last one that was added. False: out of memory. */
+static bool open_layer(struct image_chain *chain, enum image_format format)
 {
     struct chain_layer *layer = chain->layers[chain->count - 1];
     const struct image_args *args = &chain->image->args;
@@ -463,21 +464,17 @@ static void open_layer(struct image_chain *chain, enum image_format format)
     layer->told.format = layer->assumed ? IMAGE_RAW : format;
     layer->task = (struct blk_task){.done = file_opened, .opaque = layer};
     layer->file = blk_open(chain->image->loop, &open, &layer->task);
-    if (!layer->file)
-        out_of_memory(chain);
+    return layer->file != NULL;
 }
 
 /* ---- From outside ----------------------------------------------------------------------------- */
 
-void image_chain_start(struct image_chain *chain)
+bool image_chain_start(struct image_chain *chain, struct image *image)
 {
-    struct chain_layer *layer = add_layer(chain);
-
+    chain->image = image;
     chain->l1_left = IMAGE_MAX_L1;
-    if (!layer)
-        out_of_memory(chain);
-    else if (!end_if_cancelled(layer))
-        open_layer(chain, chain->image->args.choice.format);
+    chain->ended = !add_layer(chain) || !open_layer(chain, image->args.choice.format);
+    return !chain->ended;
 }
 
 void image_chain_cancel(struct image_chain *chain)

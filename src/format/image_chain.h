@@ -40,7 +40,8 @@ struct image_chain {
     bool cancelled, ended;
 };
 
-void image_chain_start(struct image_chain *chain);
+/* False: out of memory; nothing is under way then. */
+bool image_chain_start(struct image_chain *chain, struct image *image);
 void image_chain_cancel(struct image_chain *chain);
 /* After image->done(). */
 void image_chain_free(struct image_chain *chain);

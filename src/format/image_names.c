@@ -207,6 +207,15 @@ static bool has_directory(const struct url *url)
     return is_local(url) || strcmp(url->scheme, "nfs") == 0;
 }
 
+/* Before a path on a server: two slashes say that it exports its root (drivers/nfs), which has to be so where
+ * only one component is left. */
+static const char *root_of(const struct url *url, const struct path *path)
+{
+    bool nfs = strcmp(url->scheme, "nfs") == 0;
+
+    return nfs && (strncmp(url->path, "//", 2) == 0 || !strchr(path->down, '/')) ? "//" : "/";
+}
+
 /* Beside the image. What goes up is worked out here for a server, and by the kernel for a local path,
  * which may lead through symbolic links. */
 static int beside(const struct url *image, const struct path *path, struct url *url)
@@ -224,7 +233,7 @@ static int beside(const struct url *image, const struct path *path, struct url *
         status = url_with_path(image, joined, url);
     } else if (joined && work_out(joined, &plain) == 0) {
         free(joined);
-        if (asprintf(&joined, "/%s", plain.down) < 0)
+        if (asprintf(&joined, "%s%s", root_of(image, &plain), plain.down) < 0)
             joined = NULL;
         else
             status = url_with_path(image, joined, url);
@@ -285,7 +294,7 @@ static int straighten(struct url *url)
     if (!url->path || !has_directory(url))
         return 0;
     if (work_out(url->path, &path) == 0 && path.ups == 0 &&
-        asprintf(&text, "%s%s", path.from_root ? "/" : "", path.down) >= 0) {
+        asprintf(&text, "%s%s", path.from_root ? root_of(url, &path) : "", path.down) >= 0) {
         status = url_with_path(url, text, &other);
         url_release(url);
         *url = other;

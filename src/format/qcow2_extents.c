@@ -44,8 +44,11 @@ static bool append_run(struct qcow2_request *request, const struct qcow2_run *ru
     switch (run->kind) {
     case QCOW2_RUN_ZEROS:
         break;
-    case QCOW2_RUN_NOTHING: /* beyond the end of the backing device, which is why it is zeros */
-        extent.depth = qcow2->below[QCOW2_BACKING].dev ? 1 : 0;
+    case QCOW2_RUN_NOTHING: /* or beyond the end of the backing device, which is why it is zeros */
+        if (qcow2->below[QCOW2_BACKING].dev)
+            extent.depth = 1;
+        else
+            extent.kind = BLK_UNALLOCATED;
         break;
     case QCOW2_RUN_PLAIN:
         extent.kind = BLK_DATA;

@@ -10,6 +10,8 @@
 #include <lunferry/units.h>
 
 #define SHORTEST 24 /* bytes, of any header */
+/* Bytes of an entry of the snapshot table: what all have, QEMU's most of extra data, id and name, rounded up. */
+#define LONGEST_SNAPSHOT (40 + 1024 + 2 * 65535 + 2)
 
 static void end(struct qcow2_tables *tables, int status)
 {
@@ -126,13 +128,13 @@ static void have_snapshots(struct qcow2_tables *tables)
 static void read_snapshots(struct qcow2_tables *tables)
 {
     const struct qcow2_header *header = &tables->header;
-    uint64_t size = tables->file->size, most;
+    uint64_t size = tables->file->size, most = header->snapshot_count * (uint64_t)LONGEST_SNAPSHOT;
 
     if (header->snapshot_count == 0 || header->snapshot_offset >= size) {
         end(tables, blk_error_set(&tables->error, ENOENT, "it has no internal snapshots"));
         return;
     }
-    most = min_u64(size - header->snapshot_offset, QCOW2_MAX_SNAPSHOTS);
+    most = min_u64(most, min_u64(size - header->snapshot_offset, QCOW2_MAX_SNAPSHOTS));
     read_bytes(tables, header->snapshot_offset, most, have_snapshots);
 }
 

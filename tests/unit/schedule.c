@@ -245,6 +245,7 @@ void run_job(struct run *run)
     fake->opaque = run;
     if (!run->options.journal)
         run->options.journal = "";
+    run->options.image.format = IMAGE_RAW; /* nothing is read to be sure */
     run->options.notice = notice;
     run->options.done = done;
     run->options.opaque = run;

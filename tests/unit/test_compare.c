@@ -359,6 +359,7 @@ static void init_disks(const struct job *job, unsigned pattern, bool all)
             scene.disks[side].limits.max_read = job->max_read;
         fake_end_disk(&scene.ends[side], &scene.disks[side], "fake", names[side]);
         scene.options.urls[side] = &scene.ends[side].url;
+        scene.options.images[side].format = IMAGE_RAW; /* nothing is read to be sure */
     }
     for (unsigned i = 0; i < patterns[pattern].count; i++) {
         uint64_t at = patterns[pattern].at[i];

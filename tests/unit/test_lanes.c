@@ -69,6 +69,7 @@ static void init(struct scene *scene, unsigned lanes, unsigned depth, uint64_t s
     scene->options = (struct copy_options){
         .sources = &scene->from.url,
         .source_count = 1,
+        .image.format = IMAGE_RAW, /* nothing is read to be sure */
         .target = &scene->to.url,
         .lanes = lanes,
         .depth = depth,

@@ -94,6 +94,7 @@ static void field_init(struct field *field, const char *map)
         fake_disk_set(&field->disk, at, 1, map[at] == '#' ? BLK_DATA : BLK_ZEROS);
     field->options = (struct map_options){
         .url = &field->end.url,
+        .image.format = IMAGE_RAW, /* nothing is read to be sure */
         .notice = on_notice,
         .run = on_run,
         .done = on_done,
