@@ -33,7 +33,6 @@ static bool append(struct blk_extents *extents, const struct blk_extent *extent)
 
 static bool append_run(struct qcow2_request *request, const struct qcow2_run *run)
 {
-    const struct qcow2 *qcow2 = request->qcow2;
     struct blk_extent extent = {
         .offset = run->offset,
         .len = run->len,
@@ -44,11 +43,8 @@ static bool append_run(struct qcow2_request *request, const struct qcow2_run *ru
     switch (run->kind) {
     case QCOW2_RUN_ZEROS:
         break;
-    case QCOW2_RUN_NOTHING: /* or beyond the end of the backing device, which is why it is zeros */
-        if (qcow2->below[QCOW2_BACKING].dev)
-            extent.depth = 1;
-        else
-            extent.kind = BLK_UNALLOCATED;
+    case QCOW2_RUN_NOTHING: /* here, nor behind, where nothing is, or it is too short */
+        extent.kind = BLK_UNALLOCATED;
         break;
     case QCOW2_RUN_PLAIN:
         extent.kind = BLK_DATA;
