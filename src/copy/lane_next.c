@@ -71,10 +71,11 @@ void lane_walks_over(struct lane *lane, uint64_t from, uint64_t to)
         walk_stop(&lane->target_walk);
 }
 
-/* What lies at the position. False: it is not known yet. */
+/* What lies at the position. False: it is not known yet. Nothing more follows an error: a run that is open then
+ * would stay so for ever. */
 static bool look(struct lane *lane, struct walk *walk, const char *side, struct walk_run *run)
 {
-    if (walk_at(walk, lane->position, run))
+    if (walk_at(walk, lane->position, run) && !(run->open && walk->error.code != 0))
         return true;
     if (walk->error.code != 0) {
         lane_fail(lane, &walk->error, side);

@@ -8,6 +8,7 @@
  */
 #include "schedule.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -444,6 +445,35 @@ static void test_extents_refused(void **state)
         "EXTENTS 0+256k; WRITE 0+64k; WRITE 64k+64k; WRITE 128k+64k; WRITE 192k+64k; FLUSH");
 }
 
+/* In the middle of a chunk too, where what is known ends before the chunk does. */
+static void test_extents_fail(void **state)
+{
+    unsigned failed = 0;
+    bool hit = true;
+
+    (void)state;
+    for (unsigned number = 1; hit; number++) {
+        struct scene scene;
+
+        init(&scene, SIZE);
+        hole(&scene.source, 80 * KIB, 100 * KIB);
+        hole(&scene.target, 100 * KIB, 20 * KIB);
+        scene.source.extents_cut = scene.source.extents_reach = 20 * KIB;
+        scene.target.extents_cut = scene.target.extents_reach = 12 * KIB;
+        scene.fake.fault =
+            (struct fake_fault){.number = number, .code = EINVAL, .retry = BLK_FATAL};
+        run_job(&scene.run);
+        hit = atomic_load(&scene.fake.fault_hit);
+        assert_true(hit || scene.run.result.status == 0);
+        failed += scene.run.result.status == -EINVAL;
+        fake_disk_release(&scene.source);
+        fake_disk_release(&scene.target);
+        fake_release(&scene.fake);
+    }
+    /* Questions alone there are more than that. */
+    assert_true(failed > SIZE / (20 * KIB));
+}
+
 /* The source is read, the target is written to and forgets; and the source has zeros there by now. What
  * was promised of the target before it was written to does not hold any more. */
 struct changing {
@@ -598,6 +628,7 @@ int main(void)
         cmocka_unit_test(test_in_order),
         cmocka_unit_test(test_zero_refused),
         cmocka_unit_test(test_extents_refused),
+        cmocka_unit_test(test_extents_fail),
         cmocka_unit_test(test_again),
         cmocka_unit_test(test_broken_promise),
         cmocka_unit_test(test_discard),
