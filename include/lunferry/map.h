@@ -20,8 +20,8 @@ struct map_run {
     bool allocated;       /* something stands for it, be it zeros; otherwise all images of the chain
                              leave it out */
     unsigned depth;       /* 0: in the image that was named; 1: in its backing image; ... */
-    uint64_t host_offset; /* where the bytes lie in that one's file; BLK_NO_OFFSET if nowhere, or
-                             not told */
+    uint64_t host_offset; /* where the bytes lie in that one's file; BLK_NO_OFFSET: nowhere as they
+                             are */
     bool compressed;
 };
 

@@ -128,6 +128,14 @@ static void tell(struct map_job *job)
     job->options.run(job->options.opaque, &run);
 }
 
+/* What is data, and nobody says where, is in a raw image: every byte is at its own offset there. */
+static uint64_t host_offset(const struct blk_extent *extent)
+{
+    if (extent->kind == BLK_DATA && !extent->compressed && extent->host_offset == BLK_NO_OFFSET)
+        return extent->offset;
+    return extent->host_offset;
+}
+
 /* A run is told when it is known where it ends. The owner may have stopped the job then. */
 static void take(struct map_job *job, const struct blk_extent *extent)
 {
@@ -137,7 +145,7 @@ static void take(struct map_job *job, const struct blk_extent *extent)
         .zeros = extent->kind != BLK_DATA,
         .allocated = extent->kind != BLK_UNALLOCATED,
         .depth = extent->depth,
-        .host_offset = extent->host_offset,
+        .host_offset = host_offset(extent),
         .compressed = extent->compressed,
     };
 

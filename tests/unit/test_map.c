@@ -56,6 +56,7 @@ static void on_run(void *opaque, const struct map_run *run)
     assert_int_equal(map_phase(field->job), MAP_WALKING);
     assert_int_equal(run->offset, strlen(field->told));
     assert_true(run->len > 0 && run->offset + run->len <= SIZE);
+    assert_true(run->host_offset == (run->zeros ? BLK_NO_OFFSET : run->offset));
     assert_true(run->offset == 0 || field->told[run->offset - 1] != letter);
     memset(field->told + run->offset, letter, run->len);
     field->told[run->offset + run->len] = '\0';
