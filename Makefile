@@ -131,7 +131,8 @@ $(BUILD)/fuzz/qcow2: tests/fuzz/fuzz_qcow2.c $(FUZZED) | lint-tools
 	    -fno-sanitize-recover=all -o $@ $^
 
 .PHONY: fuzz
-fuzz: $(BUILD)/fuzz/qcow2
+fuzz: $(BUILD)/fuzz/qcow2 $(BUILD)/tests/test_fuzz_qcow2
+	FUZZ_CORPUS=$(<D)/corpus $(BUILD)/tests/test_fuzz_qcow2
 	cd $(<D) && ./$(<F) -max_total_time=$(FUZZ_TIME) -max_len=65536 -print_final_stats=1 corpus
 
 .PHONY: bench

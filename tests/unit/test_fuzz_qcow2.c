@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Sound images, changed by chance, through tests/fuzz/fuzz_qcow2.c. The same changes every time;
- * FUZZ_SEED=N makes others, FUZZ_RUNS=N more of them.
+ * FUZZ_SEED=N makes others, FUZZ_RUNS=N more of them. With FUZZ_CORPUS=DIRECTORY the sound ones are left there, for
+ * libFuzzer to begin with.
  */
 #include "qcow2_make.h"
 
@@ -161,9 +162,34 @@ static void test_changed_images(void **state)
     }
 }
 
+static void test_sound_images(void **state)
+{
+    const char *directory = getenv("FUZZ_CORPUS");
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
+        struct qcow2_make make;
+
+        make_one(&make, &plain[i]);
+        LLVMFuzzerTestOneInput(make.bytes, make.len);
+        if (directory != NULL) {
+            char path[4096];
+            FILE *file;
+
+            snprintf(path, sizeof(path), "%s/sound-%zu", directory, i);
+            file = fopen(path, "w");
+            assert_non_null(file);
+            assert_int_equal(fwrite(make.bytes, 1, make.len, file), make.len);
+            assert_int_equal(fclose(file), 0);
+        }
+        qcow2_make_release(&make);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sound_images),
         cmocka_unit_test(test_changed_images),
     };
 
