@@ -31,8 +31,8 @@ struct table {
     uint32_t number; /* of the next entry, from 1 */
 };
 
-/* The next entry. 0 or -EINVAL. */
-static int next_snapshot(struct table *table, struct snapshot *snapshot)
+/* The next entry. False: there is a sentence (EINVAL). */
+static bool next_snapshot(struct table *table, struct snapshot *snapshot)
 {
     const unsigned char *at = table->bytes + table->position;
     size_t left = table->len - table->position, len = QCOW2_SNAPSHOT_ENTRY;
@@ -40,11 +40,13 @@ static int next_snapshot(struct table *table, struct snapshot *snapshot)
 
     if (left >= len) {
         extra = qcow2_get32(at + 36);
-        if (extra > MAX_EXTRA)
-            return blk_error_set(table->error, EINVAL,
-                                 "its snapshot %" PRIu32 " of %" PRIu32 " has %" PRIu32
-                                 " bytes of extra data; the most is %u",
-                                 table->number, table->header->snapshot_count, extra, MAX_EXTRA);
+        if (extra > MAX_EXTRA) {
+            blk_error_set(table->error, EINVAL,
+                          "its snapshot %" PRIu32 " of %" PRIu32 " has %" PRIu32
+                          " bytes of extra data; the most is %u",
+                          table->number, table->header->snapshot_count, extra, MAX_EXTRA);
+            return false;
+        }
         *snapshot = (struct snapshot){
             .l1_offset = qcow2_get64(at),
             .l1_entries = qcow2_get32(at + 8),
@@ -54,19 +56,20 @@ static int next_snapshot(struct table *table, struct snapshot *snapshot)
         };
         len += extra + snapshot->id_len + snapshot->name_len;
     }
-    if (left < len)
-        return blk_error_set(
-            table->error, EINVAL,
-            "its snapshot table is cut off, or goes on for too long: of snapshot %" PRIu32
-            " of %" PRIu32 " not all is within the %zu bytes that it can have",
-            table->number, table->header->snapshot_count, table->len);
+    if (left < len) {
+        blk_error_set(table->error, EINVAL,
+                      "its snapshot table is cut off, or goes on for too long: of snapshot %" PRIu32
+                      " of %" PRIu32 " not all is within the %zu bytes that it can have",
+                      table->number, table->header->snapshot_count, table->len);
+        return false;
+    }
     snapshot->name = snapshot->id + snapshot->id_len;
     /* Images of version 2 may do without. */
     snapshot->size = extra >= 16 ? qcow2_get64(at + 48) : table->header->size;
     /* The padding of the last one may be missing. */
     table->position += min_u64(round_up(len, 8), left);
     table->number++;
-    return 0;
+    return true;
 }
 
 static struct table first_entry(const struct qcow2_header *header, const unsigned char *bytes,
@@ -96,11 +99,10 @@ static int refuse_unknown(struct table table, const char *wanted)
     while (table.number <= table.header->snapshot_count) {
         uint32_t left = table.header->snapshot_count - table.number + 1;
         char one[2 * QCOW2_QUOTE + 16];
-        int status = next_snapshot(&table, &snapshot);
         int len;
 
-        if (status < 0)
-            return status;
+        if (!next_snapshot(&table, &snapshot))
+            return -EINVAL;
         len = snprintf(one, sizeof(one), "%s\"%s\" (id %s)", used ? ", " : "",
                        qcow2_quote(name, snapshot.name, snapshot.name_len),
                        qcow2_quote(id, snapshot.id, snapshot.id_len));
@@ -125,10 +127,8 @@ static int find(struct table *table, const char *wanted, struct snapshot *found)
     char quoted[QCOW2_QUOTE];
 
     while (table->number <= table->header->snapshot_count) {
-        int status = next_snapshot(table, &snapshot);
-
-        if (status < 0)
-            return status;
+        if (!next_snapshot(table, &snapshot))
+            return -EINVAL;
         if (same(snapshot.id, snapshot.id_len, wanted)) {
             *found = snapshot;
             ids++;
