@@ -43,7 +43,7 @@ static bool append_run(struct qcow2_request *request, const struct qcow2_run *ru
     switch (run->kind) {
     case QCOW2_RUN_ZEROS:
         break;
-    case QCOW2_RUN_NOTHING: /* here, nor behind, where nothing is, or it is too short */
+    case QCOW2_RUN_NOTHING: /* and nothing behind it, or that ends before */
         extent.kind = BLK_UNALLOCATED;
         break;
     case QCOW2_RUN_PLAIN:

@@ -238,7 +238,7 @@ static void random_pile(struct pile *pile, uint64_t *seed, struct model *model)
 
 /* ---- Requests --------------------------------------------------------------------------------- */
 
-/* What an answer says to be zeros is; what has a place is there. */
+/* What is no data reads as zeros; what has a place is there. */
 static void check_extents(const struct pile *pile, const struct blk_req *req,
                           const struct model *model)
 {
@@ -252,7 +252,7 @@ static void check_extents(const struct pile *pile, const struct blk_req *req,
 
         assert_int_equal(extent->offset, at);
         at += extent->len;
-        if (extent->kind == BLK_ZEROS)
+        if (extent->kind != BLK_DATA)
             assert_memory_equal(model->bytes + extent->offset, zeros, extent->len);
         if (extent->kind == BLK_DATA && extent->depth == 0 && !extent->compressed) {
             const struct fake_disk *disk = &pile->disks[pile->count - 1];

@@ -199,8 +199,8 @@ static void test_extents(void **state)
         {6 * K64, K64 / 2, BLK_DATA, 2, NOWHERE, false},
         {6 * K64 + K64 / 2, K64 / 2, BLK_ZEROS, 2, NOWHERE, false},
         {7 * K64, K64, BLK_UNALLOCATED, 2, NOWHERE, false},
-        {8 * K64, 2 * K64, BLK_ZEROS, 2, NOWHERE, false},
-        {10 * K64, 6 * K64, BLK_ZEROS, 1, NOWHERE, false},
+        {8 * K64, 2 * K64, BLK_UNALLOCATED, 1, NOWHERE, false},
+        {10 * K64, 6 * K64, BLK_UNALLOCATED, 0, NOWHERE, false},
     };
     struct qcow2_make make;
     struct blk_dev *base;
@@ -239,7 +239,7 @@ static void test_extents(void **state)
 static void test_empty_chain(void **state)
 {
     const uint64_t size = 1024 * GIB;
-    const struct blk_extent all = {0, size, BLK_ZEROS, 3, NOWHERE, false};
+    const struct blk_extent all = {0, size, BLK_UNALLOCATED, 3, NOWHERE, false};
     struct blk_dev *dev = NULL;
     struct pile pile;
 
