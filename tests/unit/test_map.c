@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Map jobs from start to end in the fake world; a byte of the map is a letter: '#' is data, '.' zeros. */
-#include "fake.h"
+#include "ground.h"
+#include "qcow2_make.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <lunferry/map.h>
@@ -232,6 +234,125 @@ static void test_lost_on_the_way(void **state)
     field_release(&field);
 }
 
+/* ---- Images with depth ------------------------------------------------------------------------- */
+
+#define CLUSTER 4096
+
+/* As told: "start+length kind depth offset", clusters and '-' where there is none. */
+struct deep {
+    char told[1000];
+    bool done;
+    struct map_result result;
+};
+
+static void deep_run(void *opaque, const struct map_run *run)
+{
+    struct deep *deep = opaque;
+    size_t at = strlen(deep->told);
+
+    at += (size_t)snprintf(deep->told + at, sizeof(deep->told) - at, "%u+%u %s%s%s %u",
+                           (unsigned)(run->offset / CLUSTER), (unsigned)(run->len / CLUSTER),
+                           run->zeros ? "zeros" : "data", run->compressed ? " compressed" : "",
+                           run->allocated ? "" : " nowhere", run->depth);
+    snprintf(deep->told + at, sizeof(deep->told) - at,
+             run->host_offset == BLK_NO_OFFSET ? "\n" : " at %u\n",
+             (unsigned)(run->host_offset / CLUSTER));
+}
+
+static void deep_notice(void *opaque, bool important, const char *text)
+{
+    (void)opaque, (void)important;
+    fail_msg("%s", text);
+}
+
+static void deep_done(struct map_job *job, void *opaque)
+{
+    struct deep *deep = opaque;
+
+    deep->result = *map_result(job);
+    deep->done = true;
+}
+
+static void map_file(const struct ground *ground, struct deep *deep, const char *name)
+{
+    char *path = ground_path(ground, name);
+    struct map_job *job;
+    struct url url;
+
+    memset(deep, 0, sizeof(*deep));
+    assert_int_equal(url_parse(path, &url, NULL), 0);
+    job = map_start(ground->loop, &(struct map_options){
+                                      .url = &url,
+                                      .settings.timeout = 60 * LOOP_SECOND,
+                                      .notice = deep_notice,
+                                      .run = deep_run,
+                                      .done = deep_done,
+                                      .opaque = deep,
+                                  });
+    assert_non_null(job);
+    ground_wait(ground, &deep->done);
+    map_free(job);
+    url_release(&url);
+    free(path);
+}
+
+/* Neighbours are one run only where all that is told of them is the same. */
+static void test_depth(void **state)
+{
+    const struct ground *ground = *state;
+    const struct qcow2_make_options below = {.cluster_bits = 12, .size = 10 * CLUSTER};
+    struct qcow2_make_options above = below;
+    unsigned char cluster[CLUSTER];
+    struct qcow2_make make;
+    struct deep deep;
+
+    qcow2_make_pattern(cluster, sizeof(cluster), 1);
+    qcow2_make_init(&make, &below);
+    for (unsigned i = 0; i < 3; i++)
+        qcow2_make_data(&make, i * CLUSTER, cluster);
+    qcow2_make_zero(&make, 8 * CLUSTER, false);
+    ground_make(ground, "below.qcow2", make.bytes, make.len);
+    qcow2_make_release(&make);
+    above.backing = "below.qcow2";
+    qcow2_make_init(&make, &above);
+    qcow2_make_data(&make, 2 * CLUSTER, cluster);
+    qcow2_make_data(&make, 4 * CLUSTER, cluster);
+    qcow2_make_data(&make, 3 * CLUSTER, cluster);
+    qcow2_make_compressed(&make, 5 * CLUSTER, cluster);
+    qcow2_make_compressed(&make, 6 * CLUSTER, cluster);
+    qcow2_make_zero(&make, 7 * CLUSTER, false);
+    ground_make(ground, "above.qcow2", make.bytes, make.len);
+    qcow2_make_release(&make);
+    map_file(ground, &deep, "above.qcow2");
+    assert_int_equal(deep.result.status, 0);
+    assert_int_equal(deep.result.format, IMAGE_QCOW2);
+    assert_true(deep.result.tells);
+    assert_string_equal(deep.told, "0+2 data 1 at 5\n"
+                                   "2+1 data 0 at 5\n"
+                                   "3+1 data 0 at 7\n"
+                                   "4+1 data 0 at 6\n"
+                                   "5+2 data compressed 0\n"
+                                   "7+1 zeros 0\n"
+                                   "8+1 zeros 1\n"
+                                   "9+1 zeros nowhere 1\n");
+    assert_int_equal(deep.result.data.bytes, 7 * CLUSTER);
+    assert_int_equal(deep.result.zeros.runs, 3);
+}
+
+static void test_no_image(void **state)
+{
+    const struct ground *ground = *state;
+    struct deep deep;
+
+    ground_make(ground, "a.qcow2", "QFI\xfb and nothing else, far too little of it", 43);
+    map_file(ground, &deep, "a.qcow2");
+    assert_int_equal(deep.result.status, -EINVAL);
+    assert_false(deep.result.opened);
+    assert_string_equal(deep.told, "");
+}
+
+/* ---- Stopping ---------------------------------------------------------------------------------- */
+
 /* Before the so manieth completion; 0: before the loop's first turn. False: it had ended. */
 static bool stop_before(struct field *field, unsigned completions)
 {
@@ -298,6 +419,8 @@ int main(void)
         cmocka_unit_test(test_does_not_open),
         cmocka_unit_test(test_error_on_the_way),
         cmocka_unit_test(test_lost_on_the_way),
+        cmocka_unit_test_setup_teardown(test_depth, ground_setup, ground_teardown),
+        cmocka_unit_test_setup_teardown(test_no_image, ground_setup, ground_teardown),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_stop_inside_run),
     };
