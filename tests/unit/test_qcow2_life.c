@@ -218,9 +218,11 @@ static void begin_reading(struct pile *pile, struct desk_req *req, unsigned char
     assert_true(pile->desk.fake.pending_count > 1);
 }
 
+/* They are not waited for. */
 static void test_close_early(void **state)
 {
     unsigned char buf[512];
+    struct desk_task task;
     struct qcow2_make make;
     struct desk_req req;
     struct pile pile;
@@ -228,6 +230,13 @@ static void test_close_early(void **state)
     (void)state;
     small_over_base(&pile, &make);
     begin_reading(&pile, &req, buf);
+    blk_close(pile.desk.dev, desk_task(&task));
+    pile.desk.dev = NULL;
+    fake_settle(&pile.desk.fake);
+    for (unsigned i = 0; i < pile.desk.fake.pending_count; i++)
+        assert_true(pile.desk.fake.pending[i].cancelled);
+    fake_finish(&pile.desk.fake);
+    assert_int_equal(task.done, 1);
     pile_release(&pile);
     qcow2_make_release(&make);
 }

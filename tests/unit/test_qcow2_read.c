@@ -356,7 +356,7 @@ static unsigned chain_check(struct chain *chain)
 /* In every order in which answers may come. */
 static void test_orders(void **state)
 {
-    struct odometer odometer = {.sample = SAMPLE(4000)};
+    struct odometer odometer = {.sample = SAMPLE(1200)};
     static struct chain chain;
 
     (void)state;
