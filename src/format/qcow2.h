@@ -7,8 +7,11 @@
  *   qcow2_snapshot.c  the same for the snapshot table, and L1 tables
  *   qcow2_checks.c    what both check alike
  *   qcow2_open.c      the header, the L1 table and the snapshot table are read
- *   qcow2_map.c       where a guest offset lies: the L2 cache
- *   qcow2_read.c      READ: host runs, compressed clusters
+ *   qcow2_entry.c     what an L2 entry says, or its refusal; pure, too
+ *   qcow2_map.c       where a guest offset lies: L2 tables as they are needed
+ *   qcow2_read.c      READ: host runs; qcow2_compressed.c: clusters that are compressed, by
+ *   qcow2_inflate.c
+ *   qcow2_extents.c   EXTENTS
  *   qcow2.c           the blk_driver
  */
 #ifndef LUNFERRY_QCOW2_H
