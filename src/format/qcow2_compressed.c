@@ -265,7 +265,7 @@ static bool fetch_whole(struct qcow2_request *request, const struct qcow2_run *r
 {
     struct qcow2 *qcow2 = request->qcow2;
     uint64_t size = qcow2_cluster_size(qcow2), end = request->req->offset + request->req->len;
-    uint64_t from = run->host, to = run->host, bytes = 0;
+    uint64_t from = run->host, to = from, bytes = 0;
     struct qcow2_fetch *fetch = new_fetch(request);
     struct qcow2_run next = *run;
     struct blk_error later;

@@ -2,6 +2,8 @@
 /* EXTENTS, from L2 tables alone; where the image has nothing, what the backing device says. */
 #include "qcow2_private.h"
 
+#include <assert.h>
+
 #include <lunferry/units.h>
 
 /* An answer ends after so many runs, and after so many questions to the backing device, each of which may be a
@@ -21,6 +23,7 @@ static bool append(struct blk_extents *extents, const struct blk_extent *extent)
 {
     struct blk_extent *last = extents->count ? &extents->list[extents->count - 1] : NULL;
 
+    assert(extents->list);
     if (last && is_one(last, extent)) {
         last->len += extent->len;
         return true;

@@ -344,12 +344,14 @@ void qcow2_map_init(struct qcow2_map *map, const struct qcow2_header *header, co
 
 void qcow2_map_release(struct qcow2_map *map)
 {
-    assert(map->reading == 0);
-    while (map->newest) {
-        struct qcow2_slice *slice = map->newest;
+    struct qcow2_slice *slice = map->newest;
 
-        take_out(map, slice);
+    assert(map->reading == 0);
+    while (slice) {
+        struct qcow2_slice *older = slice->older;
+
         free(slice);
+        slice = older;
     }
 }
 

@@ -487,64 +487,6 @@ static void test_medium(void **state)
     pile_release(&pile);
 }
 
-/* ---- Streams ---------------------------------------------------------------------------------- */
-
-static int read_stream(enum qcow2_compression compression, const void *stream, size_t len,
-                       unsigned char *buf, struct desk_req *req)
-{
-    struct qcow2_make make;
-    struct pile pile;
-    int status;
-
-    pile_init(&pile);
-    make_64k(&make, 2 * K64, compression);
-    qcow2_make_stream(&make, K64, stream, len);
-    assert_int_equal(pile_image(&pile, &make, NULL, NULL), 0);
-    status = desk_do(&pile.desk, req, BLK_READ, 0, K64, buf, K64);
-    if (status < 0) {
-        assert_int_equal(status, -EIO);
-        assert_int_equal(req->req.error.retry, BLK_MEDIUM);
-        assert_true(req->req.bad_offset == K64);
-        desk_check_text(req->req.error.text, "reading image at offset 65536: a compressed cluster");
-    }
-    qcow2_make_release(&make);
-    pile_release(&pile);
-    return status;
-}
-
-/* Longer than a cluster is well; shorter, or cut off, is not. */
-static void test_streams(void **state)
-{
-    static const size_t lengths[] = {K64, K64 + 1, 2 * K64, K64 - 1, 1, 0};
-    static unsigned char data[2 * K64], buf[K64];
-    struct desk_req req;
-
-    (void)state;
-    qcow2_make_pattern(data, sizeof(data), 3);
-    for (int compression = QCOW2_ZLIB; compression <= QCOW2_ZSTD; compression++) {
-        enum qcow2_compression kind = (enum qcow2_compression)compression;
-
-        for (size_t i = 0; i < COUNT(lengths); i++) {
-            bool sound = lengths[i] == K64 || (kind == QCOW2_ZLIB && lengths[i] > K64);
-            size_t len;
-            unsigned char *stream = kind == QCOW2_ZLIB
-                                        ? qcow2_make_deflate(data, lengths[i], 15, &len)
-                                        : qcow2_make_zstd(data, lengths[i], &len);
-
-            memset(buf, 0, sizeof(buf));
-            assert_int_equal(read_stream(kind, stream, len, buf, &req), sound ? 0 : -EIO);
-            if (sound)
-                assert_memory_equal(buf, data, K64);
-            if (lengths[i] < K64 && kind == QCOW2_ZLIB)
-                desk_check_text(req.req.error.text, "where it should give 65536");
-            /* The rest of it is not there. */
-            if (lengths[i] == K64)
-                assert_int_equal(read_stream(kind, stream, len - 700, buf, &req), -EIO);
-            free(stream);
-        }
-    }
-}
-
 /* ---- Bounds ----------------------------------------------------------------------------------- */
 
 static unsigned count_pending(struct pile *pile)
@@ -657,8 +599,8 @@ int main(void)
         cmocka_unit_test(test_extents),      cmocka_unit_test(test_empty_chain),
         cmocka_unit_test(test_orders),       cmocka_unit_test(test_faults),
         cmocka_unit_test(test_cancel),       cmocka_unit_test(test_medium),
-        cmocka_unit_test(test_streams),      cmocka_unit_test(test_few_kept),
-        cmocka_unit_test(test_few_fetched),  cmocka_unit_test(test_few_parts),
+        cmocka_unit_test(test_few_kept),     cmocka_unit_test(test_few_fetched),
+        cmocka_unit_test(test_few_parts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
