@@ -403,7 +403,10 @@ static void test_snapshots(void **state)
     struct qcow2_make make;
     struct opening now, then;
 
-    make_init(&make, &(struct spec){.data = {0}, .data_count = 1, .fill = 'a'});
+    /* The image behind it has no such snapshot, and none is asked of it. */
+    make_file(ground, "x.qcow2", &(struct spec){.data = {0, 2}, .data_count = 2, .fill = 'x'});
+    make_init(&make,
+              &(struct spec){.backing = "x.qcow2", .data = {0}, .data_count = 1, .fill = 'a'});
     qcow2_make_snapshot(&make, &(struct qcow2_make_snapshot){.id = "1", .name = "one"});
     memset(cluster, 'b', sizeof(cluster));
     qcow2_make_data(&make, CLUSTER, cluster);
@@ -412,8 +415,8 @@ static void test_snapshots(void **state)
     make_raw(ground, "b.img", 'r');
     open_image(ground, &now, "a.qcow2", &by_name);
     open_image(ground, &then, "a.qcow2", &one);
-    check_reads(ground, now.image.dev, "ab..............");
-    check_reads(ground, then.image.dev, "a...............");
+    check_reads(ground, now.image.dev, "abx.............");
+    check_reads(ground, then.image.dev, "a.x.............");
     assert_int_equal(image_layer(&now.image, 0)->snapshots, 1);
     /* A copy of the one is not resumed from the other. */
     assert_string_not_equal(now.image.dev->identity, then.image.dev->identity);
