@@ -10,7 +10,7 @@ chain() {
     image "$1/base.img" 3M
     truncate -s 5M "$1/base.img"
     (
-        cd "$1"
+        cd "$1" || exit
         qemu-img create -q -f qcow2 -o cluster_size=4k -b base.img -F raw mid.qcow2 7M
         qemu-io -f qcow2 -c 'write -P 7 1M 300k' -c 'write -z 2M 64k' -c 'write -P 8 6M 64k' mid.qcow2
         qemu-img create -q -f qcow2 -b mid.qcow2 -F qcow2 top.qcow2 8M
@@ -168,7 +168,7 @@ test_qcow2_backing_outside() {
 }
 
 test_qcow2_backing_that_cannot_be() {
-    cd "$T"
+    cd "$T" || exit
     qemu-img create -q -f qcow2 a.qcow2 1M
     qemu-img rebase -u -f qcow2 -b none.qcow2 -F qcow2 a.qcow2
     run 2 "$LUNFERRY" copy a.qcow2 out.raw
