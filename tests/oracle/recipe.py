@@ -91,7 +91,7 @@ class Chain:
         self.commands = []
         self.names = []
         self.formats = []
-        self.snapshots = []  # of the top
+        self.snapshots = []  # of the top: (name, size of the disk then)
         self.patterns = []
         os.makedirs(directory, exist_ok=True)
 
@@ -175,7 +175,7 @@ class Chain:
         for number in range(layer.snapshots):
             self.operate(name, layer, part, size)
             self.run("qemu-img", "snapshot", "-q", "-c", f"snap {number}", name)
-            self.snapshots.append(f"snap {number}")
+            self.snapshots.append((f"snap {number}", size))
             if layer.compat == "1.1" and self.rng.random() < .5:
                 size = max(SECTOR, round_to(size * self.rng.uniform(.5, 1.5), SECTOR))
                 self.run("qemu-img", "resize", "-q", "--shrink", "-f", "qcow2", name, str(size),
@@ -192,8 +192,10 @@ class Chain:
         if self.names and layer.format == "qcow2" and self.rng.random() < .7:
             words += ["-B", self.names[-1], "-F", self.formats[-1]]
             layer.absolute = False
-        self.run(*words, name, name + ".new")
-        os.replace(os.path.join(self.directory, name + ".new"), os.path.join(self.directory, name))
+        made = os.path.join(self.directory, name + ".new")
+        # With version 1 qemu-img 7.2 ends with status 1, though the image is complete.
+        self.run(*words, name, made, may_fail=layer.format == "qcow")
+        os.replace(made, os.path.join(self.directory, name))
         self.commands.append(f"mv {name}.new {name}")
 
     def operate(self, name, layer, count, size, abort=False):
@@ -298,6 +300,8 @@ def random_chain(rng, depth, **top):
         layer = random_layer(rng, layers[-1].size if layers else None, **words)
         if number > 0 and not layer.extended:
             layer.preallocation = "off"  # it would hide what is behind
+        if number < depth - 1:
+            layer.odd = 0  # qemu-img has no part of a sector of a backing file either
         layers.append(layer)
     return layers
 

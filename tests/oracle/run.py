@@ -124,7 +124,7 @@ def judge_damages(options, chain, layers, rng, work, seen):
         image, how = damage.damaged_copy(chain.top, f"damaged-{number}", rng)
         words = allowed(chain, layers)
         if chain.snapshots and rng.random() < .5:
-            words = words + ["-l", rng.choice(chain.snapshots)]
+            words = words + ["-l", rng.choice(chain.snapshots)[0]]
         try:
             status, target, _ = judge.judge_damaged(image, chain.format, work, words, sanitized)
             seen[f"status {status}"] += 1
