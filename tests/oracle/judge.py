@@ -127,6 +127,9 @@ def extents(text, size):
         if start != at or end <= start:
             raise Wrong(f"a map that goes from {at} to {start}: {entry}")
         at = end
+        if start >= size:
+            break  # a part of a sector, of which qemu-img knows nothing
+        end = min(end, size)
         data = entry["data"] or not entry["zero"]
         # With preallocation=metadata qemu-img looks for holes in the file below: data and zero at once.
         offset = entry.get("offset") if data else None
@@ -138,8 +141,6 @@ def extents(text, size):
             last[1] = end
         else:
             result.append(new)
-    if result and 0 < result[-1][1] - size < 512:
-        result[-1][1] = size
     return result
 
 
