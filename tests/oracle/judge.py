@@ -202,7 +202,9 @@ class Judge:
     def file(self, name):
         return os.path.join(self.work, name)
 
-    def check(self, endpoint, path, image_format, odd=False, snapshots=(), options=(), turn=0):
+    def check(self, endpoint, path, image_format, odd=False, snapshots=(), options=(), turn=0,
+              tells=True):
+        """tells: where a raw file has holes can be told, by where it lies."""
         how = ["-f", image_format, *options]
         raw = self.file("qemu.raw")
         qemu_raw(path, image_format, raw)
@@ -210,7 +212,7 @@ class Judge:
         self.copy(endpoint, how, raw, odd, turn)
         if size <= FILL_MOST:
             self.copy_in_place(endpoint, how, raw, odd, turn)
-        self.map(endpoint, path, image_format, how, raw, size)
+        self.map(endpoint, path, image_format, how, raw, tells)
         if not odd and size <= FILL_MOST:
             lunferry("compare", "--strict", *how, endpoint, raw)
         for snapshot, then in snapshots:
@@ -237,12 +239,14 @@ class Judge:
         os.unlink(target)
         self.seen["written in place"] += 1
 
-    def map(self, endpoint, path, image_format, how, raw, size):
+    def map(self, endpoint, path, image_format, how, raw, tells):
+        size = os.stat(raw).st_size
         qemu, _ = run(["qemu-img", "map", "--output=json", "-f", image_format,
                        os.path.basename(path)], beside(path))
         self.seen.note_map(qemu)
         ours = extents(lunferry("map", "--json", *how, endpoint)[0], size)
-        compare_maps(extents(qemu, size), ours)
+        if tells:
+            compare_maps(extents(qemu, size), ours)
         check_zeros(ours, raw, "map")
 
     def snapshot(self, endpoint, path, image_format, how, snapshot, size):
