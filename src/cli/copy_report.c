@@ -34,7 +34,7 @@ static void summarise(const struct copy_command *command, const struct copy_resu
         fprintf(stderr, "lunferry: %s copied again, which a restart of the target had lost\n",
                 units_size(bytes, result->lost));
     if (command->options.verify)
-        fprintf(stderr, "lunferry: all of it was read back and is the same%s\n",
+        fprintf(stderr, "lunferry: what was written was read back and is the same%s\n",
                 result->mended > 0 ? ", after some was copied again" : "");
 }
 

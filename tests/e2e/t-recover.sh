@@ -196,7 +196,7 @@ test_flipped_bit_is_found_and_mended() {
     poke "$LAB_LUN512_FILE" 10000000
     wait_status 0
     says "target: .*what was written to the 262144 bytes at offset 9961472 reads back differently"
-    says "all of it was read back and is the same, after some was copied again"
+    says "what was written was read back and is the same, after some was copied again"
     cmp -n 67108864 "$LAB_NFS_DIR/move.img" "$LAB_LUN512_FILE" || fail "it was not mended"
 }
 
@@ -204,10 +204,10 @@ test_verify_every_kind_of_target() {
     image "$LAB_NFS_DIR/move.img" 5000000
     trap move_clean EXIT
     run 0 "$LUNFERRY" copy -p --verify "$LAB_NFS/move.img" "$LAB_NFS/moved.img"
-    says "all of it was read back and is the same"
+    says "what was written was read back and is the same"
     run 0 "$LUNFERRY" copy -p --verify --lanes 2 --overwrite "$LAB_NFS/move.img" "$LAB_LUN4K"
-    says "all of it was read back and is the same"
+    says "what was written was read back and is the same"
     run 0 "$LUNFERRY" copy -p --verify --overwrite "$LAB_NFS/move.img" "$T/moved.img"
-    says "all of it was read back and is the same"
+    says "what was written was read back and is the same"
     same "$LAB_NFS_DIR/move.img" "$T/moved.img"
 }
