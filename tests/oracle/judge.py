@@ -117,9 +117,8 @@ def check_tail(path, start, what):
 # ---- maps ---------------------------------------------------------------------------------------
 
 def extents(text, size):
-    """A map as tuples (start, end, depth or None, zero, offset or None), with all neighbours joined that
-    can be. Depth and offset count where there is data: for zeros that nobody holds qemu-img has
-    several answers, and an offset of zeros is of no use."""
+    """A map as lists [start, end, depth, zero, offset or None], with all neighbours joined that can be.
+    An offset counts where there is data: that of zeros is of no use."""
     result = []
     at = 0
     for entry in json.loads(text):
@@ -133,7 +132,7 @@ def extents(text, size):
         data = entry["data"] or not entry["zero"]
         # With preallocation=metadata qemu-img looks for holes in the file below: data and zero at once.
         offset = entry.get("offset") if data else None
-        new = [start, end, entry["depth"] if data else None, not data, offset]
+        new = [start, end, entry["depth"], not data, offset]
         last = result[-1] if result else None
         if last and last[2:4] == new[2:4] and (
                 last[4] is None and offset is None
@@ -148,7 +147,7 @@ def describe(extent):
     if extent is None:
         return "nothing"
     start, end, depth, zero, offset = extent
-    return f"{start}+{end - start} " + ("zeros" if zero else f"data, depth {depth}, offset {offset}")
+    return f"{start}+{end - start} {'zeros' if zero else 'data'}, depth {depth}, offset {offset}"
 
 
 def compare_maps(expected, got):
