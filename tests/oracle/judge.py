@@ -16,6 +16,9 @@ sys.path.insert(0, os.path.dirname(HERE))
 
 import sparse  # noqa: E402  pylint: disable=wrong-import-position
 
+# Fresh memory is filled, so that zeros which nobody has made show.
+os.environ.setdefault("MALLOC_PERTURB_", "165")
+
 MIB = 1 << 20
 LUNFERRY = shlex.split(os.environ.get("LUNFERRY", "build/lunferry"))
 HANG = 600  # seconds; only what hangs takes so long, on whatever machine
