@@ -201,7 +201,8 @@ class Case(unittest.TestCase):
         return result
 
     def copy(self, *arguments, status=0):
-        return self.lunferry("copy", "-q", *arguments, status=status)
+        """Raw, and said to be: a look at what a source begins with would be one more READ."""
+        return self.lunferry("copy", "-q", "-f", "raw", *arguments, status=status)
 
     def says(self, result, pattern):
         """A line of its standard error matches the regular expression."""

@@ -126,7 +126,7 @@ class Source(Case):
     def test_map(self):
         self.holed_image()
         server = self.target("--lun", f"0 size={SIZE} image={self.path('image')} thin=1")
-        out = self.lunferry("map", self.url(server)).out
+        out = self.lunferry("map", "-f", "raw", self.url(server)).out
         found = [tuple(map(int, line.split()[:2])) for line in out.splitlines()
                  if line.endswith(" data")]
         self.assertEqual(found, DATA)
@@ -191,7 +191,7 @@ class Target(Case):
 
     def test_zeros_are_unmapped(self):
         server, _ = self.onto("thin=1")
-        out = self.lunferry("map", self.url(server)).out
+        out = self.lunferry("map", "-f", "raw", self.url(server)).out
         data = [tuple(map(int, line.split()[:2])) for line in out.splitlines()
                 if line.endswith(" data")]
         # The head has been written, zeros and all.
