@@ -58,8 +58,10 @@ static void allow(struct argp_state *state, struct image_options *images, const 
     struct blk_error error;
     struct url url;
 
-    if (!allowed)
+    if (!allowed) {
         argp_failure(state, EXIT_UNTOUCHED, ENOMEM, "%s", arg);
+        return;
+    }
     if (url_parse(arg, &url, &error) < 0)
         argp_error(state, "--allow-backing: %s", error.text);
     url_release(&url);

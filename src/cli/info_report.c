@@ -40,9 +40,11 @@ static json_t *json_value(const char *key, const char *value)
     char *end;
     unsigned long long number;
 
+    if (!isdigit((unsigned char)value[0]))
+        return json_text(value);
     errno = 0;
-    number = isdigit((unsigned char)value[0]) ? strtoull(value, &end, 10) : 0;
-    if (!isdigit((unsigned char)value[0]) || errno != 0 || number > INT64_MAX)
+    number = strtoull(value, &end, 10);
+    if (errno != 0 || number > INT64_MAX)
         return json_text(value);
     if (strcmp(end, " bytes") == 0 || strncmp(end, " bytes (", 8) == 0)
         return json_integer((json_int_t)number);

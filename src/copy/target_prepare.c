@@ -127,6 +127,20 @@ static void temporary_reopened(struct target *target, int status)
     }
 }
 
+/* Is each block as the earlier run had it, blank or written? One that was killed while it wrote the head
+ * leaves both kinds. */
+static bool head_is_ours(const struct target *target)
+{
+    for (uint64_t at = 0; at < target->head_len; at += 512) {
+        const unsigned char *there = target->head_back + at;
+        uint64_t len = min_u64(512, target->head_len - at);
+
+        if (!target_is_blank(there, len) && memcmp(there, target->head + at, len) != 0)
+            return false;
+    }
+    return true;
+}
+
 /* The earlier run has left it blank, or all but finished. Anything else was put there since, by somebody
  * who thinks that it is his. */
 static void head_looked_at(struct target *target, int status)
@@ -138,6 +152,9 @@ static void head_looked_at(struct target *target, int status)
                memcmp(target->head_back, target->head, target->head_len) == 0) {
         target->touched = true;
         target_end(target, 0);
+    } else if (head_is_ours(target)) {
+        target->touched = true;
+        target_req_then(target, BLK_ZERO, head_blanked);
     } else {
         target_refuse(target, ESTALE,
                       "%s was written to since the copy was cut off: its start is not blank any "

@@ -73,6 +73,22 @@ test_killed_at_ten_moments_and_resumed_to_a_lun() {
     done
 }
 
+# Killed while it wrote the head: of that a part is there, the rest is blank.
+test_half_a_head_is_resumed() {
+    lab_link slow --rate 8000000 >/dev/null
+    trap 'lab_link_stop slow; resume_clean' EXIT
+    image "$LAB_NFS_DIR/whole.img" 32M
+    fill "$LAB_LUN512_FILE" 0
+    background "$LUNFERRY" copy --journal "$T/journal" --flush-size 4M --overwrite \
+        "$(lab_link_url slow "$LAB_NFS/whole.img")" "$LAB_LUN512"
+    lab_wait "$HANG" grep -qs durable "$T/journal" || fail "nothing is recorded"
+    kill_it
+    dd if="$LAB_NFS_DIR/whole.img" of="$LAB_LUN512_FILE" bs=64k seek=2 skip=2 count=3 conv=notrunc status=none
+    run 0 "$LUNFERRY" copy --journal "$T/journal" --resume --overwrite \
+        "$(lab_link_url slow "$LAB_NFS/whole.img")" "$LAB_LUN512"
+    same "$LAB_NFS_DIR/whole.img" "$LAB_LUN512_FILE"
+}
+
 # What was made durable is not copied again.
 test_resume_repeats_little() {
     local there
