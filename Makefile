@@ -115,9 +115,13 @@ check-scripted: all
 check-e2e: test-programs
 	BUILD=$(BUILD) tests/run e2e
 
+# The end-to-end tests in which several threads are at work on one copy: all of them would take the
+# thread sanitizer half an hour.
+THREADED = lanes|cut_each|killed_at_ten|three_sources
+
 check-sanitize:
-	$(MAKE) BUILD=$(BUILD)/asan SANITIZE=address,undefined OPT='-O1 -g' check
-	$(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread OPT='-O1 -g' check
+	ORACLE_CASES=0.25 $(MAKE) BUILD=$(BUILD)/asan SANITIZE=address,undefined OPT='-O1 -g' check
+	E2E_TESTS='$(THREADED)' $(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread OPT='-O1 -g' check
 
 # libFuzzer, for FUZZ_TIME seconds; what it finds is left in $(BUILD)/fuzz.
 FUZZ_TIME ?= 60
