@@ -251,6 +251,10 @@ void blk_need(struct blk_dev *dev, uint64_t size);
 /* From now on nothing is repeated for longer than `ns`; 0: what waits to be repeated is cancelled. */
 void blk_hurry(struct blk_dev *dev, uint64_t ns);
 
+/* Whoever asks has nothing else to give for now: requests that the device has kept back, so that others go
+ * with them, go now. */
+void blk_push(struct blk_dev *dev);
+
 /* Looks at the thing again: is it still the same? Sets dev->seen. With nothing in flight. */
 void blk_recheck(struct blk_dev *dev, struct blk_task *task);
 

@@ -68,6 +68,8 @@ struct blk_driver {
      * recovery in progress reports as ever. May be called more than once. */
     void (*cancel_all)(struct blk_dev *dev);
 
+    /* blk_push(). NULL: nothing is ever kept back. */
+    void (*push)(struct blk_dev *dev);
     /* blk_hurry() and blk_need(), for devices below. NULL: there are none. */
     void (*hurry)(struct blk_dev *dev, uint64_t ns);
     void (*need)(struct blk_dev *dev, uint64_t size);

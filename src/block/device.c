@@ -297,6 +297,12 @@ void blk_need(struct blk_dev *dev, uint64_t size)
         dev->driver->need(dev, size);
 }
 
+void blk_push(struct blk_dev *dev)
+{
+    if (dev->driver->push)
+        dev->driver->push(dev);
+}
+
 void blk_hurry(struct blk_dev *dev, uint64_t ns)
 {
     retry_hurry(&dev->middle->retry, ns);

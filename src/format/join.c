@@ -305,6 +305,16 @@ static void need_parts(struct blk_dev *dev, uint64_t size)
     }
 }
 
+static void push_parts(struct blk_dev *dev)
+{
+    const struct join *join = (const struct join *)dev;
+
+    for (size_t i = 0; i < join->count; i++) {
+        if (join->parts[i].dev)
+            blk_push(join->parts[i].dev);
+    }
+}
+
 static void hurry_parts(struct blk_dev *dev, uint64_t ns)
 {
     struct join *join = join_of(dev);
@@ -412,6 +422,7 @@ static const struct blk_driver join_driver = {
     .close = close_parts,
     .submit = join_submit,
     .cancel_all = cancel_parts,
+    .push = push_parts,
     .hurry = hurry_parts,
     .need = need_parts,
     .resize = resize_last,
