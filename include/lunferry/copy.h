@@ -15,6 +15,7 @@
 
 #include <lunferry/block.h>
 #include <lunferry/image.h>
+#include <lunferry/image_make.h>
 #include <lunferry/url.h>
 
 struct copy_job;
@@ -24,6 +25,18 @@ struct copy_options {
     unsigned source_count;     /* 1 to COPY_MAX_SOURCES: they make one image, in this order */
     struct image_choice image; /* what is in each of the sources */
     const struct url *target;
+    struct image_layout
+        layout; /* of the target; complete, but for `backing` where there is a base */
+    /*
+     * The image that the target will name as its backing file, layout.backing: what it shows is not
+     * written. Where the only source has a backing image itself, that is taken to hold the same
+     * (or found in the source's chain), and what is above is copied; otherwise the two are compared.
+     * NULL: none.
+     */
+    const struct url *base;
+    struct image_choice base_image;
+    bool compare; /* with a base: in any case. Without: with what the target holds, which is there
+                     already where it is equal */
     uint64_t source_offset,
         source_len;         /* bytes of the only source that are the image; len 0: all */
     uint64_t target_offset; /* bytes: the image begins there, on what exists; then it has no head */

@@ -83,6 +83,15 @@ void image_cancel(struct image *image);
 /* After done(), when the device is closed. May be called again. */
 void image_release(struct image *image);
 
+/*
+ * The backing file that an image at `image` is to have, which the user names: relative to the image's
+ * directory, or from the root, or as a URL. *url is where it leads (released by the caller in either case);
+ * *recorded (malloc) the name for the image: relative where that leads there, so that both can be moved
+ * together, otherwise as it was given. 0, -EINVAL or -ENOMEM with a sentence.
+ */
+int image_backing_name(const struct url *image, const char *name, struct url *url, char **recorded,
+                       struct blk_error *error);
+
 /* One image of a chain, for those who describe it; valid as long as the device is open. */
 struct image_layer {
     const struct blk_dev *file; /* what it lies in */

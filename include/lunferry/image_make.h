@@ -16,7 +16,7 @@ enum image_compression { IMAGE_ZLIB, IMAGE_ZSTD };
 
 /* What -o, -c and their like say; 0 stands for what is usual. */
 struct image_layout {
-    enum image_format format; /* RAW or QCOW2 */
+    enum image_format format; /* QCOW2; anything else is raw */
     unsigned version;         /* 2 or 3; usually 3 */
     uint32_t cluster_size;    /* bytes: a power of two, 512 to 2 MiB; usually 64 KiB */
     unsigned refcount_bits;   /* 1 to 64, a power of two; usually 16 */
@@ -28,6 +28,12 @@ struct image_layout {
     const char *backing; /* its name, as it will stand in the image, up to 1023 bytes; NULL: none */
     const char *backing_format; /* "raw", "qcow2"; NULL: not said */
 };
+
+/* Is it more than the bytes of the disk? */
+static inline bool image_layout_has_format(const struct image_layout *layout)
+{
+    return layout->format == IMAGE_QCOW2;
+}
 
 /* Fills in what is usual, and checks that it all goes together. 0, or -EINVAL with a sentence in the
  * words of the options. */

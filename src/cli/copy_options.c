@@ -33,6 +33,7 @@ enum {
     OPT_SOURCE_RANGE,
     OPT_TARGET_OFFSET,
     OPT_DRY_RUN,
+    OPT_DELTA,
 };
 
 static const struct argp_option options[] = {
@@ -66,6 +67,10 @@ static const struct argp_option options[] = {
      1},
     {"zero-tail", OPT_ZERO_TAIL, NULL, 0,
      "Zero what lies behind the image, to the end of the target, too (otherwise it stays)", 1},
+    {"delta", OPT_DELTA, NULL, 0,
+     "Read what the target holds beside SOURCE, and write only what differs (its first MiB is not "
+     "written last then)",
+     1},
     {"dry-run", OPT_DRY_RUN, NULL, 0,
      "Open both ends and say what would be read, written, zeroed and skipped; change nothing", 1},
     {NULL, 0, NULL, 0, "How:", 2},
@@ -236,6 +241,12 @@ static void check_together(struct argp_state *state, const struct copy_command *
         argp_error(state, "-W and --in-order contradict each other");
     if (o->in_order && o->lanes > 1)
         argp_error(state, "--in-order works with one lane only");
+    if (o->compare && (o->discard || o->target_is_zero))
+        argp_error(state,
+                   "--delta counts on what the target holds, and %s says that it holds nothing",
+                   o->discard ? "--discard" : "--target-is-zero");
+    if (o->compare && o->resume)
+        argp_error(state, "--delta begins anew each time: what is there already is not copied");
     if (o->in_place && !o->overwrite)
         argp_error(state, "-n changes the file that is there: it needs --overwrite too");
     if (o->verify && o->chunk % COPY_VERIFY_CHUNK != 0)
@@ -344,6 +355,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case OPT_TARGET_OFFSET:
         parse_offset(state, "--target-offset", arg, &o->target_offset);
+        break;
+    case OPT_DELTA:
+        o->compare = true;
         break;
     case OPT_DRY_RUN:
         o->dry_run = true;

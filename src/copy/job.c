@@ -52,8 +52,10 @@ static void target_done(struct target *target, int status)
     if (status < 0) {
         job_fail(job, &target->error, "target");
         /* Do not wait for the other end to time out. */
-        if (job->phase == COPY_OPENING && job->outstanding > 1)
+        if (job->phase == COPY_OPENING && job->outstanding > 1) {
             source_cancel(&job->origin);
+            reference_cancel(&job->reference);
+        }
     } else if (job->phase == COPY_FINISHING) {
         /* Even when the job was stopped: it was too late for that. */
         job->result.status = 0;
@@ -80,8 +82,29 @@ static void source_done(struct source *source, int status)
             job->outstanding--; /* the target's turn does not come */
         else if (job->phase == COPY_OPENING && job->outstanding > 1)
             target_cancel(&job->targets[0]);
+        if (job->phase == COPY_OPENING && job->outstanding > 1)
+            reference_cancel(&job->reference);
     } else if (source_comes_first(job)) {
         target_open(&job->targets[0]);
+    }
+    job_one_done(job);
+}
+
+static void cancel_all(struct copy_job *job)
+{
+    source_cancel(&job->origin);
+    reference_cancel(&job->reference);
+    target_cancel(&job->targets[0]);
+}
+
+static void reference_done(struct reference *reference, int status)
+{
+    struct copy_job *job = reference->opaque;
+
+    if (status < 0) {
+        job_fail(job, &reference->error, "backing file");
+        if (job->phase == COPY_OPENING && job->outstanding > 1)
+            cancel_all(job);
     }
     job_one_done(job);
 }
@@ -90,7 +113,8 @@ static void source_done(struct source *source, int status)
 
 void job_open_both(struct copy_job *job)
 {
-    job->outstanding = 2;
+    job->outstanding = 3;
+    reference_open(&job->reference);
     source_open(&job->origin, job->resume.facts.source_session);
     if (!source_comes_first(job))
         target_open(&job->targets[0]);
@@ -125,17 +149,20 @@ static void close_all(struct copy_job *job)
     job->result.moved = atomic_load(&job->shared.moved);
     job->result.zeroed = atomic_load(&job->shared.zeroed);
     job->result.skipped = atomic_load(&job->shared.skipped);
-    job->result.losses =
-        atomic_load(&job->source_side.losses) + atomic_load(&job->target_side.losses);
-    job->result.repeated =
-        atomic_load(&job->source_side.repeated) + atomic_load(&job->target_side.repeated);
+    job->result.losses = atomic_load(&job->source_side.losses) +
+                         atomic_load(&job->target_side.losses) +
+                         atomic_load(&job->reference_side.losses);
+    job->result.repeated = atomic_load(&job->source_side.repeated) +
+                           atomic_load(&job->target_side.repeated) +
+                           atomic_load(&job->reference_side.repeated);
     job->result.lost = atomic_load(&job->shared.lost);
     job->result.mended = atomic_load(&job->shared.mended);
     job->result.bad = job->bad_earlier + atomic_load(&job->bad_bytes);
     lane_release(&job->first);
     digests_free(job->shared.digests);
     job->shared.digests = NULL;
-    job->outstanding = 3;
+    job->outstanding = 4;
+    reference_close(&job->reference);
     /* A journal that was not begun by this run, and not gone on with, is not ours to end. */
     job->resume.done = journal_closed;
     resume_close(&job->resume, !goes_on && !job->options.dry_run &&
@@ -227,6 +254,14 @@ struct copy_job *copy_start(struct loop *loop, const struct copy_options *option
     job->resume.done = job_journal_loaded;
     side_init(&job->source_side, "source", options->notice, options->opaque);
     side_init(&job->target_side, "target", options->notice, options->opaque);
+    side_init(&job->reference_side, "backing file", options->notice, options->opaque);
+    job->reference = (struct reference){
+        .loop = loop,
+        .options = &job->options,
+        .watcher = &job->reference_side.watcher,
+        .done = reference_done,
+        .opaque = job,
+    };
     job->origin = (struct source){
         .loop = loop,
         .options = &job->options,
@@ -288,8 +323,7 @@ void copy_abort(struct copy_job *job)
     }
     if (job->surveying)
         survey_stop(&job->survey);
-    source_cancel(&job->origin);
-    target_cancel(&job->targets[0]);
+    cancel_all(job);
 }
 
 void copy_progress(const struct copy_job *job, struct copy_progress *progress)

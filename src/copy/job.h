@@ -14,6 +14,7 @@
 #include <lunferry/copy.h>
 
 #include "lane_thread.h"
+#include "reference.h"
 #include "resume.h"
 #include "side.h"
 #include "source.h"
@@ -36,11 +37,12 @@ struct copy_job {
     uint64_t bad_earlier,
         bad_recorded; /* bytes: what earlier runs could not read; in the journal */
     bool pointless;   /* to resume: an end is not what it was */
-    struct side source_side, target_side;
+    struct side source_side, target_side, reference_side;
     struct source origin;
     struct blk_dev *source; /* the origin's, once it is checked */
     struct blk_task source_task;
     struct target targets[1];
+    struct reference reference;
 
     unsigned char *start; /* of the source */
     struct iovec start_iov;

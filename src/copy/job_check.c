@@ -118,6 +118,11 @@ static int check_source(struct copy_job *job)
     blk_error_clear(&error);
     for (unsigned i = 0; i < job->options.source_count && error.code == 0; i++)
         check_alias(job, i, &error);
+    if (error.code == 0 && image_layout_has_format(&job->options.layout) &&
+        job->options.chunk % job->options.layout.cluster_size != 0)
+        blk_error_set(&error, EINVAL,
+                      "the request size %" PRIu32 " is no multiple of the cluster size, %" PRIu32,
+                      job->options.chunk, job->options.layout.cluster_size);
     if (error.code == 0 && target && job->options.chunk % target->limits.align != 0)
         blk_error_set(&error, EINVAL,
                       "the request size %" PRIu32
@@ -140,7 +145,8 @@ static int check_resume(struct copy_job *job)
             job_fail_with(
                 job, ENOTSUP,
                 "such a copy cannot be resumed, since an end cannot be told from others of "
-                "its kind, or it is written in order: leave out --journal");
+                "its kind, or it is written in order, or not as a raw image, or only where it "
+                "differs: leave out --journal");
         return job->result.status;
     }
     status = resume_check_source(resume, job->source);
@@ -154,6 +160,23 @@ static int check_resume(struct copy_job *job)
     if (status < 0)
         job_fail_resume(job);
     return status;
+}
+
+/* What the target has behind it would be replaced by it. */
+static int check_base(struct copy_job *job)
+{
+    const struct copy_options *options = &job->options;
+    char text[400];
+
+    if (!reference_has(&job->reference, options->target))
+        return 0;
+    snprintf(
+        text, sizeof(text),
+        "target: %s is its own backing file, or one behind that: the image needs a name of its "
+        "own",
+        options->target->text);
+    job_fail_with(job, EINVAL, text);
+    return -EINVAL;
 }
 
 static void check_joined(struct copy_job *job)
@@ -175,8 +198,9 @@ static void check_joined(struct copy_job *job)
             job->targets[0].resumed_end =
                 resume_end_of_durable(&job->resume, earlier->granule, job->source->size);
     }
-    if (job->result.status == 0) {
-        job->outstanding++;
+    if (job->result.status == 0 && check_base(job) == 0) {
+        job->outstanding += 2;
+        reference_fit(&job->reference, job->source->size);
         target_check(&job->targets[0]);
     }
 }
@@ -323,10 +347,42 @@ static void source_looked_at(struct blk_task *task)
     }
 }
 
-/* The last look at the source comes before the target gets its head or its name. */
+static void look_at_source(struct copy_job *job)
+{
+    job->source_task = (struct blk_task){.done = source_looked_at, .opaque = job};
+    blk_recheck(job->source, &job->source_task);
+}
+
+/* What was found to be equal has to be so still. */
+static void base_looked_at(struct blk_task *task)
+{
+    struct copy_job *job = task->opaque;
+    const struct blk_dev *base = job->reference.dev;
+    char what[120], text[600];
+
+    if (task->status < 0) {
+        job_fail(job, &task->error, "backing file");
+        job_one_done(job);
+    } else if (has_changed(base, what, sizeof(what))) {
+        snprintf(text, sizeof(text),
+                 "backing file: %s changed while it was compared: %s; what was left out may not be "
+                 "in it any more",
+                 base->name, what);
+        job_fail_with(job, ESTALE, text);
+        job_one_done(job);
+    } else {
+        look_at_source(job);
+    }
+}
+
+/* The last look at what was read comes before the target gets its head or its name. */
 void job_finish(struct copy_job *job)
 {
     job->outstanding = 1;
-    job->source_task = (struct blk_task){.done = source_looked_at, .opaque = job};
-    blk_recheck(job->source, &job->source_task);
+    if (!job->reference.dev) {
+        look_at_source(job);
+        return;
+    }
+    job->source_task = (struct blk_task){.done = base_looked_at, .opaque = job};
+    blk_recheck(job->reference.dev, &job->source_task);
 }

@@ -10,6 +10,8 @@
 
 #include "depth.h"
 
+#define COMPRESSED_DEPTH 16
+
 void job_kick_lanes(struct copy_job *job)
 {
     if (job->first.slots)
@@ -93,6 +95,7 @@ static void start_threads(struct copy_job *job)
         thread->shared = &job->shared;
         thread->source = job->source;
         thread->target = job->targets[0].dev;
+        thread->reference = job->first.reference;
         thread->owner = job->loop;
         if (lane_thread_start(thread, &error) < 0) {
             job_fail(job, &error, NULL);
@@ -111,6 +114,9 @@ void job_choose_depth(struct copy_job *job)
 
     if (job->options.depth == 0)
         job->options.depth = depth_for(source > target ? source : target);
+    /* Many have to be there to fill one write. */
+    if (job->options.layout.compress && job->options.depth < COMPRESSED_DEPTH)
+        job->options.depth = COMPRESSED_DEPTH;
     job->result.depth = job->options.depth;
 }
 
@@ -132,6 +138,29 @@ static uint64_t unit_of(const struct copy_job *job)
     unit = unit > source ? unit : source;
     unit = unit > target ? unit : target;
     return min_u64(unit, job->options.chunk);
+}
+
+/* What the target shows already. */
+static void choose_reference(struct copy_job *job)
+{
+    const struct copy_options *options = &job->options;
+    bool whole = options->source_count == 1 && options->source_len == 0;
+    const char *told = NULL;
+    char text[400];
+
+    job->first.reference = options->base ? job->reference.dev : NULL;
+    job->shared.compare = options->compare || options->base;
+    if (options->compare && !options->base)
+        job->first.reference = job->targets[0].dev;
+    if (!options->base || options->compare || !whole ||
+        !reference_is_behind(&job->reference, source_end_image(&job->origin, 0),
+                             &job->shared.same_depth, &job->shared.same_until, &told))
+        return;
+    job->shared.compare = false;
+    if (told) {
+        snprintf(text, sizeof(text), "backing file: %s: %s", options->base->text, told);
+        options->notice(options->opaque, false, text);
+    }
 }
 
 void job_copy(struct copy_job *job)
@@ -164,8 +193,9 @@ void job_copy(struct copy_job *job)
     job->shared.target_tells = !target->resumed;
     job->shared.promised = !target->new_file && target->zero_from != UINT64_MAX;
     job->shared.unit = unit_of(job);
-    job->result.buffer_bytes =
-        (uint64_t)job->options.lanes * job->options.depth * job->options.chunk;
+    choose_reference(job);
+    job->result.buffer_bytes = (uint64_t)job->options.lanes * job->options.depth *
+                               job->options.chunk * (job->shared.compare ? 2 : 1);
     job->first.loop = job->loop;
     job->first.source = job->source;
     job->first.target = target->dev;

@@ -123,7 +123,8 @@ bool job_can_be_resumed(const struct copy_job *job)
 {
     const struct target *target = &job->targets[0];
 
-    return job->source->identity && !job->options.in_order &&
+    return job->source->identity && !job->options.in_order && !job->options.compare &&
+           !image_layout_has_format(&job->options.layout) &&
            (target->new_file || (target->dev->identity && target->dev->caps & BLK_BARE) ||
             job->options.in_place);
 }

@@ -34,23 +34,27 @@ bool lane_rate_allows(struct lane *lane, uint64_t len)
     return true;
 }
 
-/* How much of the piece one slot does. */
-static uint64_t slot_length(const struct lane *lane, const struct lane_piece *piece)
-{
-    const struct copy_options *options = lane->shared->options;
-    uint64_t most = options->chunk;
-
-    if (piece->zeros && options->zero_unit > 0 && (lane->target->caps & BLK_CAN_ZERO) &&
-        lane->target->limits.max_zero > most)
-        most = round_down(lane->target->limits.max_zero, lane->shared->unit);
-    return min_u64(piece->end - piece->offset, most);
-}
-
-/* Does zeroing it take bytes on the wire? */
+/* Zeros that are made without bytes on the wire. */
 static bool is_cheap(const struct lane *lane, const struct lane_piece *piece)
 {
     return piece->zeros && lane->shared->options->zero_unit > 0 &&
-           (lane->target->caps & BLK_CAN_ZERO);
+           (lane->target->caps & BLK_CAN_ZERO) && !lane_compares(lane, piece);
+}
+
+/* How much of the piece one slot does. */
+static uint64_t slot_length(const struct lane *lane, const struct lane_piece *piece)
+{
+    uint64_t most = lane->shared->options->chunk, zero = lane->target->limits.max_zero;
+
+    if (is_cheap(lane, piece) && zero > most)
+        most = round_down(zero, lane->shared->unit);
+    return min_u64(piece->end - piece->offset, most);
+}
+
+/* There is nothing to read or write. */
+static bool is_there(const struct lane_piece *piece)
+{
+    return piece->same || (piece->zeros && piece->target_zero);
 }
 
 static bool copy_next(struct lane *lane, bool *over)
@@ -61,8 +65,8 @@ static bool copy_next(struct lane *lane, bool *over)
     *over = answer == LANE_NOTHING;
     if (answer != LANE_PIECE)
         return false;
-    if (piece.zeros && piece.target_zero) {
-        if (lane->digest)
+    if (is_there(&piece)) {
+        if (lane->digest && piece.zeros)
             digests_take_zeros(lane->shared->digests, piece.offset, piece.end - piece.offset);
         lane_skip(lane, piece.offset, piece.end - piece.offset);
         lane->position = piece.end;
@@ -93,6 +97,8 @@ static void drain(struct lane *lane)
         lane->draining = true;
         blk_hurry(lane->source, 0);
         blk_hurry(lane->target, 0);
+        if (lane->reference)
+            blk_hurry(lane->reference, 0);
         lane_walks_stop(lane);
         for (struct slot *slot = lane->oldest; slot; slot = slot->next) {
             if (slot->state == SLOT_SALVAGING)
@@ -100,6 +106,7 @@ static void drain(struct lane *lane)
         }
     }
     lane_drop_writes(lane);
+    blk_push(lane->target);
     if (!lane->oldest && !lane->flushing && !lane_walks_are_busy(lane))
         end(lane);
 }
@@ -123,6 +130,7 @@ static void pass_is_over(struct lane *lane)
 static void lane_step(struct loop_call *call)
 {
     struct lane *lane = container_of(call, struct lane, call);
+    bool over;
 
     if (lane->state == LANE_ENDED)
         return;
@@ -130,6 +138,8 @@ static void lane_step(struct loop_call *call)
         lane->cancelled = true;
         blk_cancel_all(lane->source);
         blk_cancel_all(lane->target);
+        if (lane->reference)
+            blk_cancel_all(lane->reference);
     }
     if (atomic_load(&lane->shared->stopping)) {
         drain(lane);
@@ -141,7 +151,10 @@ static void lane_step(struct loop_call *call)
         lane_submit_writes(lane);
     if (lane->state == LANE_COPYING && lane_flush_is_due(lane))
         lane_flush(lane);
-    if (start_all(lane) && !lane->oldest && !lane->flushing && !lane_walks_are_busy(lane))
+    over = start_all(lane);
+    if (lane->reading == 0) /* whatever slots wait for is on the target's side */
+        blk_push(lane->target);
+    if (over && !lane->oldest && !lane->flushing && !lane_walks_are_busy(lane))
         pass_is_over(lane);
 }
 
@@ -162,7 +175,9 @@ int lane_start(struct lane *lane)
     const struct copy_options *options = lane->shared->options;
 
     _Static_assert(sizeof(size_t) >= 8, "the buffers of a lane may exceed 4 GiB");
-    lane->buffer_bytes = (size_t)options->depth * options->chunk;
+    unsigned buffers = lane->shared->compare ? 2 : 1; /* of a slot */
+
+    lane->buffer_bytes = (size_t)options->depth * options->chunk * buffers;
     lane->slots = calloc(options->depth, sizeof(*lane->slots));
     /* Page-aligned, for direct I/O; pages that no slot ever uses cost nothing. */
     lane->buffers =
@@ -176,7 +191,9 @@ int lane_start(struct lane *lane)
     /* The slot that was freed last is taken first: with few in use, few buffers are touched. */
     for (unsigned i = options->depth; i-- > 0;) {
         lane->slots[i].lane = lane;
-        lane->slots[i].buffer = lane->buffers + (size_t)i * options->chunk;
+        lane->slots[i].buffer = lane->buffers + (size_t)i * options->chunk * buffers;
+        if (lane->shared->compare)
+            lane->slots[i].reference = lane->slots[i].buffer + options->chunk;
         lane->slots[i].next = lane->free;
         lane->free = &lane->slots[i];
     }

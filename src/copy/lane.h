@@ -5,8 +5,12 @@
  * Only what has to move is moved. At each offset the lane finds the run of one kind: data is read, and
  * what was read is searched for zeros; zeros are not read. Then it writes by kind: data is written;
  * zeros are skipped where the target is known to be zero, and otherwise made by the cheapest means that
- * the target has. So a chunk has one source and one state of the target, and up to ZEROS_MAX_RUNS
+ * the target has. So a chunk has one source and one state of the target, and up to RUNS_MAX
  * writes.
+ *
+ * Where there is a reference, a chunk is read from there too, unless that is known to have zeros; the two
+ * are compared unit by unit, and what is equal is left alone. What is copied again is not compared:
+ * what was written before covers what the reference has.
  *
  * The state machine: a slot goes FREE -> READING -> READY -> WRITING -> FREE; zeros become READY at
  * once; by way of SALVAGING, where the source has bad blocks; and to CHECKING instead of WRITING where
@@ -33,10 +37,10 @@
 #include "digests.h"
 #include "plan.h"
 #include "rate.h"
+#include "runs.h"
 #include "salvage.h"
 #include "tracker.h"
 #include "walk.h"
-#include "zeros.h"
 
 /* Zeros between data that are shorter are not worth requests of their own: they are read like data, and
  * found to be zeros then. */
@@ -55,6 +59,11 @@ struct lane_shared {
     /* What its extents say can be relied upon where nothing was written yet: not, where an earlier
      * run may have left zeros that were never made durable. */
     bool target_tells;
+    /* The reference is read beside the source, and what equals it is not written. */
+    bool compare;
+    /* Before this offset, what the source has from images of this depth or deeper, the reference has. */
+    uint64_t same_until;
+    unsigned same_depth;
     bool promised; /* zero_from, by somebody who may be wrong: read back like what was written */
     _Atomic uint64_t done; /* bytes that are on the target; lanes add, and subtract what was lost */
     _Atomic uint64_t data_done; /* bytes of the source's data that are on the target; lanes add */
@@ -86,7 +95,7 @@ enum slot_state {
 struct slot_run {
     struct slot *slot;
     uint64_t offset, len; /* of the image */
-    bool zeros;
+    enum run_kind kind;
     struct iovec iov;
     struct blk_req req;
 };
@@ -97,14 +106,21 @@ struct slot {
     uint64_t offset, len;
     bool zeros;       /* all of it, and nothing in the buffer: may be longer than that */
     bool target_zero; /* so far, all of it */
+    bool same;        /* so far, all of it: it was read for its digest only */
+    bool data;        /* in the source */
+    bool compared;    /* with the reference, which is read too */
+    bool damaged;     /* in the source: to be salvaged */
     unsigned char *buffer;
     struct iovec iov;
-    struct blk_req req; /* READING, CHECKING */
+    struct blk_req req;       /* READING, CHECKING */
+    unsigned char *reference; /* a buffer, where the lane compares */
+    struct iovec reference_iov;
+    struct blk_req reference_req; /* READING */
     struct salvage salvage;
-    struct slot_run runs[ZEROS_MAX_RUNS]; /* from READY on */
-    unsigned run_count, next_run;         /* next_run: the first that is not submitted */
-    unsigned outstanding;                 /* of them */
-    struct slot *next, *previous;         /* in use: by offset; free: next only */
+    struct slot_run runs[RUNS_MAX]; /* from READY on */
+    unsigned run_count, next_run;   /* next_run: the first that is not submitted */
+    unsigned outstanding;           /* reads, or runs, under way */
+    struct slot *next, *previous;   /* in use: by offset; free: next only */
 };
 
 struct lane {
@@ -112,6 +128,9 @@ struct lane {
     unsigned number;
     struct loop *loop;
     struct blk_dev *source, *target;
+    /* What the target shows where nothing is written: its backing image, or what it holds (then it is the
+     * target itself). NULL: nothing to count on. */
+    struct blk_dev *reference;
     struct lane_shared *shared;
     void (*ended)(struct lane *lane); /* from the loop, once: nothing is in flight any more, and
                                          what was written is durable unless error says otherwise */

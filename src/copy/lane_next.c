@@ -17,9 +17,19 @@ static void walk_ready(struct walk *walk)
 int lane_walks_init(struct lane *lane)
 {
     lane->source_walk = (struct walk){
-        .dev = lane->source, .merge = LANE_SHORT_HOLE, .ready = walk_ready, .opaque = lane};
+        .dev = lane->source,
+        .merge = LANE_SHORT_HOLE,
+        .same_until = lane->shared->same_until,
+        .same_depth = lane->shared->same_depth,
+        .ready = walk_ready,
+        .opaque = lane,
+    };
     lane->target_walk = (struct walk){
-        .dev = lane->target, .merge = LANE_SHORT_HOLE, .ready = walk_ready, .opaque = lane};
+        .dev = lane->reference ? lane->reference : lane->target,
+        .merge = LANE_SHORT_HOLE,
+        .ready = walk_ready,
+        .opaque = lane,
+    };
     lane->walk_from = lane->walk_end = 0;
     if (walk_init(&lane->source_walk) < 0)
         return -ENOMEM;
@@ -57,7 +67,7 @@ static bool target_counts(const struct lane *lane, uint64_t from)
     if (lane->state == LANE_VERIFYING)
         return true;
     return shared->options->zero_unit > 0 && !lane->again && shared->target_tells &&
-           from < shared->zero_from && (lane->target->caps & BLK_CAN_EXTENTS);
+           from < shared->zero_from && (lane->target_walk.dev->caps & BLK_CAN_EXTENTS);
 }
 
 void lane_walks_over(struct lane *lane, uint64_t from, uint64_t to)
@@ -127,6 +137,12 @@ static bool next_run(struct lane *lane)
 
 /* ---- Of which kind ---------------------------------------------------------------------------- */
 
+bool lane_compares(const struct lane *lane, const struct lane_piece *piece)
+{
+    return lane->shared->compare && lane->state == LANE_COPYING && !lane->again && !piece->same &&
+           !piece->target_zero;
+}
+
 enum lane_answer lane_next_of_source(struct lane *lane, struct lane_piece *piece)
 {
     const struct lane_shared *shared = lane->shared;
@@ -137,14 +153,20 @@ enum lane_answer lane_next_of_source(struct lane *lane, struct lane_piece *piece
     if (!look(lane, &lane->source_walk, "source", &run))
         return LANE_PENDING;
     *piece = (struct lane_piece){.offset = offset};
-    if (run.zeros) {
+    if (run.kind != WALK_DATA) {
         piece->end = run.end >= lane->run_end ? lane->run_end : round_down(run.end, unit);
-        piece->zeros = piece->end > offset;
-        if (piece->zeros)
+        if (piece->end > offset) {
+            piece->zeros = run.kind == WALK_ZEROS;
+            piece->same = run.kind == WALK_SAME;
             return LANE_PIECE;
-        /* Zeros in a part of a unit: it goes with what follows. */
+        }
+        /* A part of a unit: it goes with what follows. */
         if (run.open || !walk_next(&lane->source_walk, &run))
             return LANE_PENDING;
+        if (run.kind != WALK_DATA) {
+            piece->end = min_u64(round_up(offset + 1, unit), most);
+            return LANE_PIECE;
+        }
     }
     if (run.open && run.end < most)
         return LANE_PENDING; /* else where the device cuts its answers would show in the requests */
@@ -158,12 +180,12 @@ static enum lane_answer look_at_target(struct lane *lane, struct lane_piece *pie
     uint64_t offset = piece->offset, unit = lane->shared->unit, end;
     struct walk_run run;
 
-    if (!look(lane, &lane->target_walk, "target", &run))
+    if (!look(lane, &lane->target_walk, lane_reference_side(lane), &run))
         return LANE_PENDING;
     if (run.open && run.end < piece->end && !piece->zeros)
         return LANE_PENDING;
     end = run.end >= piece->end ? piece->end : round_down(run.end, unit);
-    if (run.zeros && end > offset &&
+    if (run.kind == WALK_ZEROS && end > offset &&
         (end == piece->end || piece->zeros || end - offset >= LANE_SHORT_HOLE)) {
         piece->end = end;
         piece->target_zero = true;
@@ -181,7 +203,7 @@ enum lane_answer lane_next(struct lane *lane, struct lane_piece *piece)
     if (!next_run(lane))
         return LANE_NOTHING;
     answer = lane_next_of_source(lane, piece);
-    if (answer != LANE_PIECE || shared->options->zero_unit == 0)
+    if (answer != LANE_PIECE || piece->same || shared->options->zero_unit == 0)
         return answer;
     if (!lane->again && piece->offset >= shared->zero_from) {
         piece->target_zero = true;
@@ -197,7 +219,7 @@ enum lane_answer lane_zeros_of_target(struct lane *lane, uint64_t *len)
     *len = 0;
     if (!look(lane, &lane->target_walk, "target", &run))
         return LANE_PENDING;
-    if (run.zeros)
+    if (run.kind == WALK_ZEROS)
         *len = run.end - lane->position;
     return LANE_PIECE;
 }

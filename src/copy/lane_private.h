@@ -29,6 +29,9 @@ void lane_fail(struct lane *lane, const struct blk_error *error, const char *sid
 void lane_fail_with(struct lane *lane, int code, const char *side, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* What to call the reference in messages. */
+const char *lane_reference_side(const struct lane *lane);
+
 /* ---- lane_flush.c ----------------------------------------------------------------------------- */
 
 void lane_flush_init(struct lane *lane);
@@ -44,6 +47,7 @@ void lane_note_epoch(struct lane *lane, uint64_t epoch);
 struct lane_piece {
     uint64_t offset, end;
     bool zeros;       /* in the source */
+    bool same;        /* on both ends, known */
     bool target_zero; /* known */
 };
 
@@ -61,6 +65,8 @@ bool lane_walks_are_busy(const struct lane *lane);
 /* Both walks go over [from, to) from now on, if they do not already. */
 void lane_walks_over(struct lane *lane, uint64_t from, uint64_t to);
 
+/* Has the reference to be read for it? */
+bool lane_compares(const struct lane *lane, const struct lane_piece *piece);
 /* Of what is to be copied. The caller moves lane->position. */
 enum lane_answer lane_next(struct lane *lane, struct lane_piece *piece);
 /* What the source has in [position, run_end), alone. */

@@ -44,6 +44,7 @@ static void chunk_salvaged(struct salvage *salvage)
 
 static void salvage(struct lane *lane, struct slot *slot)
 {
+    slot->damaged = false;
     slot_set_state(slot, SLOT_READING, SLOT_SALVAGING);
     slot->salvage = (struct salvage){
         .dev = lane->source,
@@ -75,6 +76,24 @@ static void cannot_be_verified(struct lane *lane, struct slot *slot)
     loop_defer(lane->loop, &lane->call);
 }
 
+/* One of the reads is back. */
+static void take_read(struct slot *slot)
+{
+    struct lane *lane = slot->lane;
+
+    if (--slot->outstanding > 0)
+        return;
+    if (slot->damaged && !lane->draining) {
+        salvage(lane, slot);
+        return;
+    }
+    lane->reading--;
+    slot_set_state(slot, SLOT_READING, SLOT_READY);
+    if (!atomic_load(&lane->shared->stopping))
+        take_digests(slot);
+    loop_defer(lane->loop, &lane->call);
+}
+
 static void chunk_read(struct blk_req *req)
 {
     struct slot *slot = req->opaque;
@@ -82,24 +101,57 @@ static void chunk_read(struct blk_req *req)
 
     if (req->status < 0 && lane->shared->options->salvage && !lane->draining &&
         salvage_applies(&req->error)) {
-        if (lane->state == LANE_VERIFYING)
+        if (lane->state == LANE_VERIFYING) {
             cannot_be_verified(lane, slot);
-        else
-            salvage(lane, slot);
-        return;
-    }
-    lane->reading--;
-    slot_set_state(slot, SLOT_READING, SLOT_READY);
-    if (req->status < 0)
+            return;
+        }
+        slot->damaged = true;
+    } else if (req->status < 0) {
         lane_fail(lane, &req->error, "source");
-    else if (req->got < slot->len)
+    } else if (req->got < slot->len) {
         lane_fail_with(lane, EIO, "source",
                        "%s ended at offset %" PRIu64 ", %" PRIu64 " bytes early",
                        lane->source->name, slot->offset + req->got, slot->len - req->got);
-    else
-        take_digests(slot);
-    loop_defer(lane->loop, &lane->call);
+    }
+    take_read(slot);
 }
+
+/* ---- The reference ---------------------------------------------------------------------------- */
+
+static void reference_read(struct blk_req *req)
+{
+    struct slot *slot = req->opaque;
+    struct lane *lane = slot->lane;
+
+    /* Blocks of a target that cannot be read are often mended by a write. */
+    if (req->status < 0 && req->error.retry == BLK_MEDIUM && lane->reference == lane->target)
+        slot->compared = false;
+    else if (req->status < 0)
+        lane_fail(lane, &req->error, lane_reference_side(lane));
+    else if (req->got < slot->len)
+        lane_fail_with(lane, EIO, lane_reference_side(lane),
+                       "%s ended at offset %" PRIu64 ", %" PRIu64 " bytes early",
+                       lane->reference->name, slot->offset + req->got, slot->len - req->got);
+    take_read(slot);
+}
+
+static void read_reference(struct lane *lane, struct slot *slot)
+{
+    slot->reference_iov = (struct iovec){slot->reference, slot->len};
+    slot->reference_req = (struct blk_req){
+        .op = BLK_READ,
+        .offset = slot->offset,
+        .len = slot->len,
+        .iov = &slot->reference_iov,
+        .iovcnt = 1,
+        .done = reference_read,
+        .opaque = slot,
+    };
+    slot->outstanding++;
+    blk_submit(lane->reference, &slot->reference_req);
+}
+
+/* ---- The start -------------------------------------------------------------------------------- */
 
 void lane_start_piece(struct lane *lane, const struct lane_piece *piece)
 {
@@ -108,18 +160,28 @@ void lane_start_piece(struct lane *lane, const struct lane_piece *piece)
     slot->offset = piece->offset;
     slot->len = piece->end - piece->offset;
     slot->zeros = piece->zeros;
+    slot->data = !piece->zeros;
     slot->target_zero = piece->target_zero;
-    if (!slot->zeros) {
-        slot_set_state(slot, SLOT_FREE, SLOT_READING);
-        lane->reading++;
-        slot_submit(slot, lane->source, BLK_READ, 0, chunk_read);
-        return;
-    }
-    slot_set_state(slot, SLOT_FREE, SLOT_READY);
-    take_digests(slot);
-    if (lane->shared->options->zero_unit == 0) { /* written like data */
-        memset(slot->buffer, 0, slot->len);
+    slot->same = piece->same;
+    slot->compared = lane_compares(lane, piece);
+    slot->damaged = false;
+    slot->outstanding = 0;
+    if (slot->zeros && (slot->compared || lane->shared->options->zero_unit == 0)) {
+        memset(slot->buffer, 0, slot->len); /* like data from now on */
         slot->zeros = false;
     }
-    loop_defer(lane->loop, &lane->call);
+    if (!slot->data && !slot->compared) {
+        slot_set_state(slot, SLOT_FREE, SLOT_READY);
+        take_digests(slot);
+        loop_defer(lane->loop, &lane->call);
+        return;
+    }
+    slot_set_state(slot, SLOT_FREE, SLOT_READING);
+    lane->reading++;
+    if (slot->data) {
+        slot->outstanding++;
+        slot_submit(slot, lane->source, BLK_READ, 0, chunk_read);
+    }
+    if (slot->compared)
+        read_reference(lane, slot);
 }

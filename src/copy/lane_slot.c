@@ -63,6 +63,11 @@ void slot_submit(struct slot *slot, struct blk_dev *dev, enum blk_op op, unsigne
     blk_submit(dev, &slot->req);
 }
 
+const char *lane_reference_side(const struct lane *lane)
+{
+    return lane->reference && lane->reference != lane->target ? "backing file" : "target";
+}
+
 /* What was cancelled was cancelled for a reason, which somebody else reports. */
 void lane_fail(struct lane *lane, const struct blk_error *error, const char *side)
 {

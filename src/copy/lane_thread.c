@@ -23,10 +23,13 @@ static void close_device(struct lane_thread *thread, struct blk_dev **dev, struc
     *dev = NULL;
 }
 
-static void close_both(struct lane_thread *thread)
+static void close_all(struct lane_thread *thread)
 {
+    if (thread->lane.reference == thread->lane.target)
+        thread->lane.reference = NULL;
     close_device(thread, &thread->lane.source, &thread->close_source);
     close_device(thread, &thread->lane.target, &thread->close_target);
+    close_device(thread, &thread->lane.reference, &thread->close_reference);
     if (thread->outstanding == 0)
         thread->finished = true;
 }
@@ -49,7 +52,7 @@ static void lane_ended(struct lane *lane)
     struct lane_thread *thread = container_of(lane, struct lane_thread, lane);
 
     lane_release(lane);
-    close_both(thread);
+    close_all(thread);
 }
 
 static void opened(struct blk_task *task)
@@ -57,18 +60,22 @@ static void opened(struct blk_task *task)
     struct lane_thread *thread = task->opaque;
     struct blk_error error;
 
+    const char *side = task == &thread->open_source   ? "source"
+                       : task == &thread->open_target ? "target"
+                                                      : "backing file";
+
     if (task->status < 0)
-        fail(thread, &task->error, task == &thread->open_source ? "source" : "target");
+        fail(thread, &task->error, side);
     if (--thread->outstanding > 0)
         return;
     if (atomic_load(&thread->shared->stopping)) {
-        close_both(thread);
+        close_all(thread);
         return;
     }
     if (lane_start(&thread->lane) < 0) {
         blk_error_set(&error, ENOMEM, "out of memory");
         fail(thread, &error, NULL);
-        close_both(thread);
+        close_all(thread);
     }
 }
 
@@ -106,6 +113,8 @@ static void look_at_shared(struct lane_thread *thread, unsigned *seen)
         blk_cancel_all(thread->lane.source);
     if (thread->lane.target)
         blk_cancel_all(thread->lane.target);
+    if (thread->lane.reference)
+        blk_cancel_all(thread->lane.reference);
 }
 
 static void *thread_main(void *arg)
@@ -115,8 +124,12 @@ static void *thread_main(void *arg)
 
     thread->lane.source = open_clone(thread, thread->source, &thread->open_source);
     thread->lane.target = open_clone(thread, thread->target, &thread->open_target);
+    if (thread->reference && thread->reference != thread->target)
+        thread->lane.reference = open_clone(thread, thread->reference, &thread->open_reference);
+    else if (thread->reference)
+        thread->lane.reference = thread->lane.target;
     if (thread->outstanding == 0)
-        close_both(thread);
+        close_all(thread);
     while (!thread->finished) {
         look_at_shared(thread, &seen);
         loop_turn(thread->loop, LOOP_NEVER);

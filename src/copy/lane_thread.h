@@ -15,6 +15,7 @@ struct lane_thread {
     unsigned number;
     struct lane_shared *shared;
     const struct blk_dev *source, *target; /* open, and stay so */
+    const struct blk_dev *reference;       /* likewise; may be the target; NULL: none */
     struct loop *owner;                    /* is woken when `ended` becomes true */
 
     atomic_bool ended;
@@ -24,7 +25,8 @@ struct lane_thread {
     struct loop *loop;
     pthread_t thread;
     bool started;
-    struct blk_task open_source, open_target, close_source, close_target;
+    struct blk_task open_source, open_target, open_reference;
+    struct blk_task close_source, close_target, close_reference;
     unsigned outstanding;
     bool finished;
 };

@@ -25,24 +25,29 @@ void lane_skip(struct lane *lane, uint64_t offset, uint64_t len)
 
 /* ---- What is written -------------------------------------------------------------------------- */
 
-static void add_run(struct slot *slot, uint64_t offset, uint64_t len, bool zeros)
+static void add_run(struct slot *slot, uint64_t offset, uint64_t len, enum run_kind kind)
 {
     struct slot_run *run = &slot->runs[slot->run_count++];
 
     run->slot = slot;
     run->offset = slot->offset + offset;
     run->len = len;
-    run->zeros = zeros;
+    run->kind = kind;
 }
 
-/* The shortest stretch of zeros that is not written like data. */
+/* The shortest stretch of zeros that is not written like data; UINT32_MAX: none is. */
 static uint64_t least_zeros(const struct slot *slot, uint64_t unit)
 {
-    const struct blk_dev *target = slot->lane->target;
+    const struct lane *lane = slot->lane;
+    const struct blk_dev *target = lane->target;
     uint64_t least = LEAST_ZERO;
 
+    if (lane->shared->options->zero_unit == 0)
+        return UINT32_MAX;
     if (slot->target_zero)
         return unit;
+    if (!(target->caps & BLK_CAN_ZERO))
+        return UINT32_MAX;
     if (target->caps & BLK_CAN_UNMAP) /* less than that frees nothing */
         least = target->limits.unmap_granule;
     return least > unit ? least : unit;
@@ -50,20 +55,23 @@ static uint64_t least_zeros(const struct slot *slot, uint64_t unit)
 
 static void plan_writes(struct slot *slot)
 {
-    const struct blk_dev *target = slot->lane->target;
-    uint64_t unit = round_up(slot->lane->shared->options->zero_unit, target->limits.align);
-    struct zeros_run found[ZEROS_MAX_RUNS];
+    struct lane_shared *shared = slot->lane->shared;
+    uint64_t wanted = shared->options->zero_unit > 0 ? shared->options->zero_unit : shared->unit;
+    uint64_t unit = round_up(wanted, slot->lane->target->limits.align);
+    uint64_t least = least_zeros(slot, unit);
+    struct chunk_run found[RUNS_MAX];
     unsigned count;
 
     slot->run_count = slot->next_run = slot->outstanding = 0;
-    if (slot->zeros || unit == 0 || !(slot->target_zero || (target->caps & BLK_CAN_ZERO))) {
-        add_run(slot, 0, slot->len, slot->zeros);
+    if (slot->same || slot->zeros || (least == UINT32_MAX && !slot->compared)) {
+        add_run(slot, 0, slot->len, slot->same ? RUN_SAME : slot->zeros ? RUN_ZEROS : RUN_DATA);
         return;
     }
-    count = zeros_find(slot->buffer, (uint32_t)slot->len, (uint32_t)min_u64(unit, UINT32_MAX),
-                       (uint32_t)min_u64(least_zeros(slot, unit), UINT32_MAX), found);
+    count =
+        runs_find(slot->buffer, slot->compared ? slot->reference : NULL, (uint32_t)slot->len,
+                  (uint32_t)min_u64(unit, UINT32_MAX), (uint32_t)min_u64(least, UINT32_MAX), found);
     for (unsigned i = 0; i < count; i++)
-        add_run(slot, found[i].offset, found[i].len, found[i].zeros);
+        add_run(slot, found[i].offset, found[i].len, found[i].kind);
 }
 
 /* ---- Writing ---------------------------------------------------------------------------------- */
@@ -73,7 +81,7 @@ static void free_if_over(struct lane *lane, struct slot *slot)
 {
     if (slot->outstanding > 0 || slot->next_run < slot->run_count)
         return;
-    if (!slot->zeros)
+    if (slot->data)
         atomic_fetch_add_explicit(&lane->shared->data_done, slot->len, memory_order_relaxed);
     slot_set_state(slot, SLOT_WRITING, SLOT_FREE);
     slot_free(lane, slot);
@@ -87,7 +95,7 @@ static void note_written(struct lane *lane, const struct slot_run *run)
     if (!tracker_written(shared->tracker, lane->number, run->offset, run->len, run->req.epoch,
                          run->req.durable))
         lane_fail_with(lane, ENOMEM, "lunferry", "out of memory");
-    atomic_fetch_add_explicit(run->zeros ? &shared->zeroed : &shared->moved, run->len,
+    atomic_fetch_add_explicit(run->kind == RUN_ZEROS ? &shared->zeroed : &shared->moved, run->len,
                               memory_order_relaxed);
     atomic_fetch_add_explicit(&shared->done, run->len, memory_order_relaxed);
 }
@@ -111,19 +119,20 @@ static void run_written(struct blk_req *req)
 static void submit_run(struct lane *lane, struct slot_run *run)
 {
     struct slot *slot = run->slot;
+    bool zeros = run->kind == RUN_ZEROS;
 
-    if (run->zeros && slot->target_zero) {
+    if (run->kind == RUN_SAME || (zeros && slot->target_zero)) {
         lane_skip(lane, run->offset, run->len);
         return;
     }
     run->iov = (struct iovec){slot->buffer + (run->offset - slot->offset), run->len};
     run->req = (struct blk_req){
-        .op = run->zeros ? BLK_ZERO : BLK_WRITE,
-        .flags = (lane->fua ? BLK_FUA : 0u) | (run->zeros ? BLK_MAY_UNMAP : 0u),
+        .op = zeros ? BLK_ZERO : BLK_WRITE,
+        .flags = (lane->fua ? BLK_FUA : 0u) | (zeros ? BLK_MAY_UNMAP : 0u),
         .offset = run->offset,
         .len = run->len,
-        .iov = run->zeros ? NULL : &run->iov,
-        .iovcnt = run->zeros ? 0 : 1,
+        .iov = zeros ? NULL : &run->iov,
+        .iovcnt = zeros ? 0 : 1,
         .done = run_written,
         .opaque = run,
     };

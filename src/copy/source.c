@@ -24,6 +24,11 @@ const struct blk_dev *source_end_dev(const struct source *source, unsigned i)
     return source->ends[i].dev;
 }
 
+const struct image *source_end_image(const struct source *source, unsigned i)
+{
+    return &source->ends[i].image;
+}
+
 void source_end_range(const struct source *source, unsigned i, uint64_t *offset, uint64_t *len)
 {
     *offset = source->ends[i].offset;

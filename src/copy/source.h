@@ -39,6 +39,7 @@ void source_cancel(struct source *source);
 
 /* What was opened, one by one; they stay open until source_close(). */
 const struct blk_dev *source_end_dev(const struct source *source, unsigned i);
+const struct image *source_end_image(const struct source *source, unsigned i);
 /* The part of it that is copied. */
 void source_end_range(const struct source *source, unsigned i, uint64_t *offset, uint64_t *len);
 

@@ -82,7 +82,7 @@ static bool next_part(struct survey *survey, enum survey_kind *kind, uint64_t *e
     if (!walk_at(&survey->source_walk, survey->at, &source))
         return false;
     *end = source.end;
-    if (!source.zeros) {
+    if (source.kind == WALK_DATA) {
         survey->in_zeros = false;
         *kind = SURVEY_READ;
     } else if (survey->at >= survey->zero_from) {
@@ -93,7 +93,7 @@ static bool next_part(struct survey *survey, enum survey_kind *kind, uint64_t *e
     } else {
         if (!target_at(survey, &target))
             return false;
-        *kind = target.zeros ? SURVEY_SKIP : SURVEY_ZERO;
+        *kind = target.kind == WALK_ZEROS ? SURVEY_SKIP : SURVEY_ZERO;
         *end = min_u64(*end, target.end);
     }
     return true;

@@ -191,6 +191,13 @@ static bool fits_new_file(struct target *target)
                       text, options->zero_tail ? "--zero-tail" : "--target-offset");
         return false;
     }
+    if (target_only_differs(target)) {
+        target_refuse(target, EINVAL,
+                      "%s: a new file holds nothing that it could differ from; --delta is for "
+                      "LUNs, block devices, files that exist (with -n), and images with -B",
+                      text);
+        return false;
+    }
     return true;
 }
 
@@ -310,7 +317,8 @@ static bool wants_head(const struct target *target)
     bool bare = target->dev && (target->dev->caps & BLK_BARE);
 
     return (bare || target->options->in_place) && !target->options->in_order &&
-           target->options->target_offset == 0;
+           target->options->target_offset == 0 && !target_only_differs(target) &&
+           !image_layout_has_format(&target->options->layout);
 }
 
 /* ".NAME.lunferry-" and 16 hexadecimal digits, with NAME cut so that it stays a legal name. */
@@ -355,7 +363,7 @@ void target_check(struct target *target)
         target_end(target, 0);
         return;
     }
-    if (target->dev->size < size) {
+    if (!image_layout_has_format(&target->options->layout) && target->dev->size < size) {
         target_refuse(target, ENOSPC,
                       "%s is too small: it has %" PRIu64 " bytes (%s)%s, the source has %" PRIu64
                       " (%s)",
@@ -364,7 +372,8 @@ void target_check(struct target *target)
                       units_size(need, size));
         return;
     }
-    blk_need(target->dev, size);
+    if (!image_layout_has_format(&target->options->layout))
+        blk_need(target->dev, size);
     if (!(target->dev->caps & BLK_BARE) || target->options->overwrite ||
         (target->resumed && target->resumed->blanked)) {
         target_end(target, 0);

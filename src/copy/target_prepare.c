@@ -51,7 +51,7 @@ static void settled(struct target *target, int status)
         target_end(target, 0);
 }
 
-/* What it says of itself from now on is to outlast a restart. */
+/* What it says of itself from now on, or holds, is to outlast a restart. */
 static void discarded(struct target *target, int status)
 {
     const struct copy_options *options = target->options;
@@ -191,6 +191,8 @@ static void make_ready(struct target *target)
         look_at_head(target);
     } else if (target->head_len > 0) {
         target_req_then(target, BLK_ZERO, head_blanked);
+    } else if (target_only_differs(target)) {
+        target_range_then(target, BLK_FLUSH, 0, 0, settled);
     } else {
         discard(target);
     }

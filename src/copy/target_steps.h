@@ -10,6 +10,12 @@
 
 typedef void target_step(struct target *target, int status);
 
+/* Is only what differs from what is there written? */
+static inline bool target_only_differs(const struct target *target)
+{
+    return target->options->compare && !target->options->base;
+}
+
 /* The end of a chain. */
 void target_end(struct target *target, int status);
 void target_fail(struct target *target, const struct blk_error *error);

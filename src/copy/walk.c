@@ -15,7 +15,7 @@
 
 /* A request is sent when half of them are free, and may fill that half: the other half is what the
  * walker has until the answer is in. */
-#define RUNS 512
+#define RUNS (512 + 1) /* one extent may be cut in two, where the same ends */
 
 int walk_init(struct walk *walk)
 {
@@ -56,7 +56,7 @@ static struct walk_run *last_run(const struct walk *walk)
 
 static bool is_short(const struct walk *walk, const struct walk_run *run)
 {
-    return run->zeros && run->end - run->offset < walk->merge;
+    return run->kind == WALK_ZEROS && run->end - run->offset < walk->merge;
 }
 
 /* The last run was short zeros and counts as data: it belongs to the data before it, if that is here
@@ -65,27 +65,27 @@ static void merge_last(struct walk *walk)
 {
     struct walk_run *last = last_run(walk);
 
-    last->zeros = false;
-    if (walk->count > 1) {
+    last->kind = WALK_DATA;
+    if (walk->count > 1 && run_at(walk, walk->count - 2)->kind == WALK_DATA) {
         run_at(walk, walk->count - 2)->end = last->end;
         walk->count--;
     }
 }
 
-static void append(struct walk *walk, uint64_t end, bool zeros)
+static void append(struct walk *walk, uint64_t end, enum walk_kind kind)
 {
     struct walk_run *last = last_run(walk);
 
-    if (last && !zeros && is_short(walk, last)) {
+    if (last && kind != WALK_ZEROS && is_short(walk, last)) {
         merge_last(walk);
         last = last_run(walk);
     }
-    if (last && last->zeros == zeros) {
+    if (last && last->kind == kind) {
         last->end = end;
     } else {
         assert(walk->count < RUNS);
         walk->count++;
-        *last_run(walk) = (struct walk_run){walk->known, end, zeros, false};
+        *last_run(walk) = (struct walk_run){walk->known, end, kind, false};
     }
     walk->known = end;
     last = last_run(walk);
@@ -98,6 +98,23 @@ static void append(struct walk *walk, uint64_t end, bool zeros)
 
 static void ask(struct walk *walk);
 
+static enum walk_kind kind_of(const struct blk_extent *extent, const struct walk *walk)
+{
+    if (walk->known < walk->same_until && extent->depth >= walk->same_depth)
+        return WALK_SAME;
+    return extent->kind == BLK_DATA ? WALK_DATA : WALK_ZEROS;
+}
+
+/* Where the same ends, an extent is cut. */
+static void take_one(struct walk *walk, const struct blk_extent *extent)
+{
+    uint64_t end = walk->known + min_u64(extent->len, walk->end - walk->known);
+
+    if (walk->known < walk->same_until && walk->same_until < end)
+        append(walk, walk->same_until, kind_of(extent, walk));
+    append(walk, end, kind_of(extent, walk));
+}
+
 static void take(struct walk *walk)
 {
     const struct blk_extents *extents = &walk->extents;
@@ -107,8 +124,7 @@ static void take(struct walk *walk)
         const struct blk_extent *extent = &extents->list[i];
 
         assert(extent->offset == walk->known && extent->len > 0);
-        append(walk, walk->known + min_u64(extent->len, walk->end - walk->known),
-               extent->kind != BLK_DATA);
+        take_one(walk, extent);
     }
 }
 
@@ -135,7 +151,7 @@ static void ask(struct walk *walk)
         return;
     /* It may have been taken back since the last request. */
     if (!(walk->dev->caps & BLK_CAN_EXTENTS)) {
-        append(walk, walk->end, false);
+        append(walk, walk->end, WALK_DATA);
         return;
     }
     if (walk->waiting)
@@ -205,7 +221,7 @@ bool walk_at(struct walk *walk, uint64_t offset, struct walk_run *run)
     open = here->end == walk->known && walk->known < walk->end;
     if (open && is_short(walk, here))
         return false;
-    *run = (struct walk_run){offset, here->end, here->zeros, open};
+    *run = (struct walk_run){offset, here->end, here->kind, open};
     return true;
 }
 

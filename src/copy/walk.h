@@ -3,7 +3,9 @@
  * A walk over a device's extents: what lies at an offset, and up to where. It asks ahead of whoever
  * walks, so that the copy seldom waits for an answer; with a bounded list, whatever the image.
  *
- * Of kinds there are two here: data, and what reads as zeros. Neighbours of one kind are one run.
+ * Of kinds there are three here: data, what reads as zeros, and what is the same on both ends, because it
+ * comes from an image behind this one that the other end has behind it too. Neighbours of one kind are one
+ * run.
  *
  * With `merge`, what a byte counts as depends on the device and on the range that is walked over, not
  * on how the device cuts its answers: a stretch of zeros, as far as it lies in the range, is zeros if it
@@ -16,9 +18,11 @@
 
 #include <lunferry/block.h>
 
+enum walk_kind { WALK_DATA, WALK_ZEROS, WALK_SAME };
+
 struct walk_run {
     uint64_t offset, end;
-    bool zeros;
+    enum walk_kind kind;
     bool open; /* no more is known yet: it may go on */
 };
 
@@ -28,6 +32,10 @@ struct walk {
     /* Zeros shorter than this between data are data: a request of their own costs more than their
      * bytes. 0: every run as it is. */
     uint64_t merge;
+    /* Before this offset, what comes from images of this depth or deeper is the same on both ends. 0:
+     * nothing is. */
+    uint64_t same_until;
+    unsigned same_depth;
     /* From the loop, after every request: more is known, or `error` is set, or what walk_stop() left on
      * its way is in. May release the walk. */
     void (*ready)(struct walk *walk);

@@ -339,3 +339,40 @@ int image_name_resolve(const struct image_name *name, struct url *url, struct bl
         status = blk_error_set(error, EINVAL, "its %s cannot be opened: %s", name->what, why.text);
     return status;
 }
+
+/* ---- The name of an image that is to be made --------------------------------------------------- */
+
+/* What is left of the path behind the image's directory; NULL: it does not lie beneath. */
+static const char *beneath(const struct url *image, const struct url *url)
+{
+    const char *slash = strrchr(image->path, '/');
+    size_t len = slash ? (size_t)(slash - image->path) + 1 : 0;
+    const char *rest = url->path + len;
+
+    if (!same_endpoint(image, url) || strncmp(image->path, url->path, len) != 0 || !rest[0] ||
+        rest[0] == '/' || has_scheme(rest) || (len == 0 && url->path[0] == '/'))
+        return NULL;
+    return rest;
+}
+
+int image_backing_name(const struct url *image, const char *name, struct url *url, char **recorded,
+                       struct blk_error *error)
+{
+    static const char *const any[] = {"any"};
+    const struct image_choice choice = {.allowed = any, .allowed_count = 1};
+    const struct image_name wanted = {name, "backing file", image, false, &choice};
+    const char *relative = NULL;
+    int status = image_name_resolve(&wanted, url, error);
+
+    *recorded = NULL;
+    if (status < 0)
+        return status;
+    if (!is_relative(name) && has_directory(image))
+        relative = beneath(image, url);
+    if (!relative && url->password)
+        return blk_error_set(error, EINVAL,
+                             "the name of its backing file would hold a password, for everybody "
+                             "to read who can read the image");
+    *recorded = strdup(relative ? relative : name);
+    return *recorded ? 0 : out_of_memory(error);
+}

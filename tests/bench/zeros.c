@@ -11,7 +11,7 @@
 
 #include <lunferry/units.h>
 
-#include "src/copy/zeros.h"
+#include "src/copy/runs.h"
 
 #define CHUNK (512 * KIB)
 #define UNIT  (4 * KIB)
@@ -29,11 +29,12 @@ static double cpu_seconds(void)
 /* CPU seconds for a GiB, chunk after chunk of the buffer, as often as it takes. */
 static double search_one_gib(const unsigned char *buf, uint64_t size, bool zeros)
 {
-    struct zeros_run runs[ZEROS_MAX_RUNS];
+    struct chunk_run runs[RUNS_MAX];
     double begun = cpu_seconds();
 
     for (uint64_t done = 0; done < GIB; done += CHUNK) {
-        if (zeros_find(buf + done % size, CHUNK, UNIT, UNIT, runs) != 1 || runs[0].zeros != zeros) {
+        if (runs_find(buf + done % size, NULL, CHUNK, UNIT, UNIT, runs) != 1 ||
+            (runs[0].kind == RUN_ZEROS) != zeros) {
             fprintf(stderr, "the answer is wrong\n");
             exit(EXIT_FAILURE);
         }

@@ -14,7 +14,7 @@
 
 #include <lunferry/units.h>
 
-#include "src/copy/zeros.h"
+#include "src/copy/runs.h"
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 #define CHUNK        (64 * KIB)
@@ -382,7 +382,7 @@ static void test_shattered(void **state)
     assert_true(fake_disk_holds(&scene.target, &scene.source, 0, CHUNK));
     for (size_t i = 0; i < scene.target.command_count; i++)
         writes += scene.target.commands[i].op == BLK_WRITE;
-    assert_in_range(writes, 1, ZEROS_MAX_RUNS / 2 + 1);
+    assert_in_range(writes, 1, RUNS_MAX / 2 + 1);
     fake_disk_release(&scene.source);
     fake_disk_release(&scene.target);
     fake_release(&scene.fake);

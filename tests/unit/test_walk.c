@@ -77,7 +77,7 @@ static void check_at(struct field *field, uint64_t offset, uint64_t end, bool ze
 
     assert_true(at(field, offset, &run));
     assert_int_equal(run.end, end);
-    assert_int_equal(run.zeros, zeros);
+    assert_int_equal(run.kind == WALK_ZEROS, zeros);
 }
 
 static enum blk_kind kind_of(char letter)
@@ -149,7 +149,7 @@ static uint64_t advance(struct field *field, uint64_t offset, uint64_t end, cons
         assert_true(run.end > offset && run.end <= end);
         assert_int_equal(run.open, run.end == walk_known(&field->walk) && run.end < end);
         for (uint64_t i = offset; i < run.end; i++)
-            assert_int_equal(zeros[i], run.zeros);
+            assert_int_equal(zeros[i], run.kind == WALK_ZEROS);
         offset = run.end;
     }
     return offset;
@@ -281,7 +281,7 @@ static void test_asks_ahead(void **state)
             answer(&field, asked(&field), false);
         }
         assert_int_equal(run.end, offset + 1);
-        assert_int_equal(run.zeros, offset % 2 == 1);
+        assert_int_equal(run.kind == WALK_ZEROS, offset % 2 == 1);
         /* Bounded: never asked twice for one answer's worth of steps. */
         if (is_pending(&field)) {
             assert_true(field.requests == 1 || offset > before + 100);

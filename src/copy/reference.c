@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "reference.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <lunferry/join.h>
+#include <lunferry/units.h>
+
+static void end(struct reference *reference)
+{
+    reference->done(reference, -reference->error.code);
+}
+
+static void opened(struct image *image, int status)
+{
+    struct reference *reference = image->opaque;
+
+    reference->dev = image->dev;
+    if (status < 0)
+        reference->error = image->error;
+    else
+        reference->size = image->dev->size;
+    end(reference);
+}
+
+void reference_open(struct reference *reference)
+{
+    const struct copy_options *options = reference->options;
+
+    if (!options->base) {
+        end(reference);
+        return;
+    }
+    reference->image = (struct image){
+        .loop = reference->loop,
+        .args =
+            {
+                .url = options->base,
+                .choice = options->base_image,
+                .settings = &options->settings,
+                .watcher = reference->watcher,
+            },
+        .done = opened,
+        .opaque = reference,
+    };
+    image_open(&reference->image);
+}
+
+/* ---- Its length ------------------------------------------------------------------------------- */
+
+static void joined(struct blk_task *task)
+{
+    struct reference *reference = task->opaque;
+
+    if (task->status < 0)
+        reference->error = task->error;
+    end(reference);
+}
+
+void reference_fit(struct reference *reference, uint64_t size)
+{
+    struct join_part parts[2] = {{.dev = reference->dev}, {.dev = NULL}};
+    struct blk_dev *dev;
+
+    if (!reference->dev || reference->dev->size >= size) {
+        end(reference);
+        return;
+    }
+    parts[0].len = reference->dev->size;
+    parts[1].len = size - reference->dev->size;
+    reference->task = (struct blk_task){.done = joined, .opaque = reference};
+    dev = join_open(reference->loop, reference->dev->name, parts, 2, &reference->task);
+    if (dev) {
+        reference->dev = dev;
+    } else {
+        blk_error_set(&reference->error, ENOMEM, "out of memory");
+        end(reference);
+    }
+}
+
+/* ---- And the source --------------------------------------------------------------------------- */
+
+static bool is_one(const struct blk_dev *a, const struct blk_dev *b)
+{
+    return a->identity && b->identity && strcmp(a->identity, b->identity) == 0;
+}
+
+bool reference_is_behind(const struct reference *reference, const struct image *source,
+                         unsigned *depth, uint64_t *until, const char **told)
+{
+    const struct image_layer *top = image_layer(&reference->image, 0);
+    const struct image_layer *layer = image_layer(source, 1);
+
+    if (!layer || !top)
+        return false;
+    *depth = 1;
+    *told = "it has to hold the same as the backing file that SOURCE has, since only what SOURCE "
+            "has above that is copied; --delta compares them";
+    for (unsigned i = 1; image_layer(source, i); i++) {
+        if (!is_one(image_layer(source, i)->file, top->file) ||
+            image_layer(source, i)->format != top->format)
+            continue;
+        *depth = i;
+        layer = image_layer(source, i);
+        *told = NULL;
+        break;
+    }
+    *until = min_u64(layer->size, reference->size);
+    return true;
+}
+
+bool reference_has(const struct reference *reference, const struct url *url)
+{
+    const struct image_layer *layer;
+
+    for (unsigned i = 0; (layer = image_layer(&reference->image, i)) != NULL; i++) {
+        if (strcmp(layer->file->name, url->text) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* ---- The end ---------------------------------------------------------------------------------- */
+
+static void closed(struct blk_task *task)
+{
+    struct reference *reference = task->opaque;
+
+    image_release(&reference->image);
+    reference->dev = NULL;
+    reference->done(reference, 0);
+}
+
+void reference_close(struct reference *reference)
+{
+    reference->task = (struct blk_task){.done = closed, .opaque = reference};
+    if (reference->dev)
+        blk_close(reference->dev, &reference->task);
+    else
+        closed(&reference->task);
+}
+
+void reference_cancel(struct reference *reference)
+{
+    if (reference->dev)
+        blk_cancel_all(reference->dev);
+    else
+        image_cancel(&reference->image);
+}
