@@ -40,14 +40,18 @@ LIB_SOURCES := $(wildcard src/util/*.c src/block/*.c src/format/*.c src/copy/*.c
                           drivers/*.c drivers/*/*.c)
 CLI_SOURCES := $(wildcard src/cli/*.c)
 UNIT_SOURCES := $(wildcard tests/unit/test_*.c)
-UNIT_HELPERS := $(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/*.c tests/fuzz/*.c))
+# The other target for fuzzing has a registry of drivers of its own, and its test that alone.
+READER_SOURCES := $(filter-out tests/fuzz/fuzz_qcow2.c,$(wildcard tests/fuzz/*.c))
+READER_OBJECTS := $(READER_SOURCES:%.c=$(BUILD)/obj/%.o)
+UNIT_HELPERS := $(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/*.c)) tests/fuzz/fuzz_qcow2.c
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)
 CLI_OBJECTS := $(CLI_SOURCES:%.c=$(BUILD)/obj/%.o)
 UNIT_HELPER_OBJECTS := $(UNIT_HELPERS:%.c=$(BUILD)/obj/%.o)
 UNIT_TESTS := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
 FORMATTED := $(wildcard include/*/*.h src/*/*.[ch] drivers/*.[ch] drivers/*/*.[ch] \
                         tests/unit/*.[ch] tests/fuzz/*.[ch] tests/servers/*.[ch] tests/bench/*.[ch])
-SCRIPTS := $(wildcard scripts/* tests/run tests/lab tests/*.sh tests/e2e/*.sh tests/bench/*.sh .ci/run)
+SCRIPTS := $(wildcard scripts/* tests/run tests/lab tests/*.sh tests/e2e/*.sh tests/bench/*.sh \
+                     tests/fuzz/seeds .ci/run)
 
 .PHONY: all
 all: $(BUILD)/lunferry
@@ -73,6 +77,12 @@ $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(UNIT_HELPER_OBJECTS) $
 	@mkdir -p $(@D)
 	$(call say,LD)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) -lcmocka -lz -lzstd
+
+$(BUILD)/tests/test_fuzz_reader: $(BUILD)/obj/tests/unit/test_fuzz_reader.o $(READER_OBJECTS) \
+                                $(BUILD)/liblunferry.a
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) -lcmocka
 
 $(BUILD)/tests/relay: $(BUILD)/obj/tests/servers/relay.o
 	@mkdir -p $(@D)
@@ -123,21 +133,33 @@ check-sanitize:
 	ORACLE_CASES=0.25 $(MAKE) BUILD=$(BUILD)/asan SANITIZE=address,undefined OPT='-O1 -g' check
 	E2E_TESTS='$(THREADED)' $(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread OPT='-O1 -g' check
 
-# libFuzzer, for FUZZ_TIME seconds; what it finds is left in $(BUILD)/fuzz.
+# libFuzzer: headers alone, then whole images, each for FUZZ_TIME seconds. What it finds is left in $(BUILD)/fuzz, also
+# the inputs that reach new code, from which it goes on the next time.
 FUZZ_TIME ?= 60
-FUZZED := $(wildcard src/format/qcow2_header*.c) src/format/qcow2_checks.c src/format/qcow2_snapshot.c \
-          src/block/error.c
+FUZZ_BUILD = clang $(CPPFLAGS) -I. -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined \
+             -fno-sanitize-recover=all
+FUZZ_RUN = ASAN_OPTIONS=detect_leaks=1:quarantine_size_mb=16 ./$(1) -max_total_time=$(FUZZ_TIME) \
+           -malloc_limit_mb=64 -rss_limit_mb=1024 -timeout=60 -print_final_stats=1
+HEADER_FUZZED := $(wildcard src/format/qcow2_header*.c) src/format/qcow2_checks.c \
+                 src/format/qcow2_snapshot.c src/block/error.c
+READER_FUZZED := $(filter-out src/block/registry.c,$(wildcard src/format/*.c src/block/*.c src/util/*.c))
 
-$(BUILD)/fuzz/qcow2: tests/fuzz/fuzz_qcow2.c $(FUZZED) | lint-tools
-	@mkdir -p $(@D)/corpus
+$(BUILD)/fuzz/header: tests/fuzz/fuzz_qcow2.c $(HEADER_FUZZED) | lint-tools
+	@mkdir -p $(@D)
 	$(call say,FUZZ)
-	$(Q)clang $(CPPFLAGS) -I. -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined \
-	    -fno-sanitize-recover=all -o $@ $^
+	$(Q)$(FUZZ_BUILD) -o $@ $^
+
+$(BUILD)/fuzz/reader: $(READER_SOURCES) $(READER_FUZZED) | lint-tools
+	@mkdir -p $(@D)
+	$(call say,FUZZ)
+	$(Q)$(FUZZ_BUILD) -o $@ $^ -pthread -lcrypto -lisal -lzstd
 
 .PHONY: fuzz
-fuzz: $(BUILD)/fuzz/qcow2 $(BUILD)/tests/test_fuzz_qcow2
+fuzz: $(BUILD)/fuzz/header $(BUILD)/fuzz/reader $(BUILD)/tests/test_fuzz_qcow2
+	@mkdir -p $(<D)/corpus $(<D)/corpus-reader
 	FUZZ_CORPUS=$(<D)/corpus $(BUILD)/tests/test_fuzz_qcow2
-	cd $(<D) && ./$(<F) -max_total_time=$(FUZZ_TIME) -max_len=65536 -print_final_stats=1 corpus
+	cd $(<D) && $(call FUZZ_RUN,header) -max_len=65536 corpus
+	cd $(<D) && $(call FUZZ_RUN,reader) -max_len=393216 corpus-reader $(CURDIR)/tests/fuzz/corpus
 
 .PHONY: bench
 bench: all $(BUILD)/tests/relay $(BUILD)/tests/bench_zeros | bench-tools test-tools
@@ -177,7 +199,7 @@ help:
 	@echo "make demo            a copy there and back between a real NFS server and a real iSCSI target"
 	@echo "make check           all tests that the user's rights allow (check-unit, check-scripted, check-e2e: a part)"
 	@echo "make check-sanitize  the same under the address, undefined and thread sanitizers"
-	@echo "make fuzz            hostile images, by libFuzzer, for FUZZ_TIME=$(FUZZ_TIME) seconds"
+	@echo "make fuzz            hostile images, by libFuzzer, for twice FUZZ_TIME=$(FUZZ_TIME) seconds"
 	@echo "make bench           lunferry and qemu-img side by side; BENCH=--help tells more"
 	@echo "make lint            layers, format, static analysis, gcc and clang without a warning"
 	@echo "make format          clang-format in place"
