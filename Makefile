@@ -29,7 +29,7 @@ endif
 ifneq ($(WERROR),)
 WARN += -Werror
 endif
-LIBS := libiscsi libnfs blkid libcrypto jansson libisal libzstd
+LIBS := libiscsi libnfs blkid libcrypto jansson libisal libzstd zlib
 CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -DLUNFERRY_VERSION='"$(VERSION)"' \
             -DLIBNFS_BUILD_VERSION='"$(shell pkg-config --modversion libnfs)"'
 ALL_CFLAGS = -std=gnu11 $(OPT) $(WARN) $(HARDEN) -pthread $(shell pkg-config --cflags $(LIBS)) $(CFLAGS)
@@ -76,7 +76,7 @@ $(BUILD)/lunferry: $(CLI_OBJECTS) $(BUILD)/liblunferry.a
 $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(UNIT_HELPER_OBJECTS) $(BUILD)/liblunferry.a
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) -lcmocka -lz -lzstd
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) -lcmocka
 
 $(BUILD)/tests/test_fuzz_reader: $(BUILD)/obj/tests/unit/test_fuzz_reader.o $(READER_OBJECTS) \
                                 $(BUILD)/liblunferry.a
