@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/format/image_names.h"
@@ -247,12 +248,76 @@ static void test_formats(void **state)
     assert_false(image_format_parse("", &format));
 }
 
+/* ---- The backing name of an image that is to be made ------------------------------------------- */
+
+static const struct {
+    const char *image, *name;
+    const char *leads_to, *recorded; /* NULL: a refusal, with the words */
+    const char *words;
+} made[] = {
+    {NFS, "b.qcow2", "nfs://filer/vms/b.qcow2", "b.qcow2", 0},
+    {NFS, "../b", "nfs://filer//b", "../b", 0},
+    {NFS, "../base/b", "nfs://filer/base/b", "../base/b", 0},
+    {"vms/a.qcow2", "b", "vms/b", "b", 0},
+    {"vms/a.qcow2", "/base/b", "/base/b", "/base/b", 0},
+    /* Beneath the image's directory: relative, so that both can be moved. */
+    {NFS, "nfs://filer/vms/b.qcow2", "nfs://filer/vms/b.qcow2", "b.qcow2", 0},
+    {NFS, "nfs://filer/vms/c/b", "nfs://filer/vms/c/b", "c/b", 0},
+    {"/vms/a", "/vms/c/b", "/vms/c/b", "c/b", 0},
+    {"/vms/a", "file:/vms/b", "file:/vms/b", "b", 0},
+    /* Not beneath it, or not of the same kind. */
+    {NFS, "nfs://filer/vms-2/b", "nfs://filer/vms-2/b", "nfs://filer/vms-2/b", 0},
+    {NFS, "nfs://other/vms/b", "nfs://other/vms/b", "nfs://other/vms/b", 0},
+    {NFS, "nfs://filer/vms/b?uid=3", "nfs://filer/vms/b?uid=3", "nfs://filer/vms/b?uid=3", 0},
+    {NFS, "nfs://filer/vms/nfs:b", "nfs://filer/vms/nfs:b", "nfs://filer/vms/nfs:b", 0},
+    {NFS, "/vms/b", "/vms/b", "/vms/b", 0},
+    {"a", "/b", "/b", "/b", 0},
+    {"iscsi://filer/iqn.a/1", "nfs://filer/vms/b", "nfs://filer/vms/b", "nfs://filer/vms/b", 0},
+    {NFS, "iscsi://u@filer/iqn.a/1", "iscsi://u@filer/iqn.a/1", "iscsi://u@filer/iqn.a/1", 0},
+    /* Refused. */
+    {"iscsi://filer/iqn.a/1", "b", 0, 0, "a relative name"},
+    {NFS, "json:{}", 0, 0, "in the way of a driver of QEMU"},
+    {NFS, "c/..", 0, 0, "the name of a directory"},
+    {NFS, "iscsi://u:secret@filer/iqn.a/1", 0, 0, "would hold a password"},
+};
+
+static void test_made(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(made); i++) {
+        struct url image, url, expected;
+        struct blk_error error;
+        char *recorded;
+        int status;
+
+        assert_int_equal(url_parse(made[i].image, &image, &error), 0);
+        status = image_backing_name(&image, made[i].name, &url, &recorded, &error);
+        if (!made[i].leads_to) {
+            assert_int_equal(status, -EINVAL);
+            if (!strstr(error.text, made[i].words) || strstr(error.text, "secret"))
+                fail_msg("%s: %s", made[i].name, error.text);
+        } else {
+            if (status < 0)
+                fail_msg("%s: %s", made[i].name, error.text);
+            assert_int_equal(url_parse(made[i].leads_to, &expected, &error), 0);
+            assert_string_equal(url.scheme, expected.scheme);
+            assert_string_equal(url.path, expected.path);
+            assert_string_equal(recorded, made[i].recorded);
+            url_release(&expected);
+        }
+        free(recorded);
+        url_release(&url);
+        url_release(&image);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_long_name),
         cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_made),
     };
 
     return cmocka_run_group_tests_name("image_names", tests, NULL, NULL);

@@ -80,9 +80,15 @@ static void check_at(struct field *field, uint64_t offset, uint64_t end, bool ze
     assert_int_equal(run.kind == WALK_ZEROS, zeros);
 }
 
+/* "#.," of the image itself, "=-" of the one behind it, "%" of the next. */
 static enum blk_kind kind_of(char letter)
 {
-    return letter == '#' ? BLK_DATA : letter == '.' ? BLK_ZEROS : BLK_UNALLOCATED;
+    return strchr("#=%", letter) ? BLK_DATA : letter == ',' ? BLK_UNALLOCATED : BLK_ZEROS;
+}
+
+static unsigned depth_of(char letter)
+{
+    return letter == '%' ? 2 : letter == '=' || letter == '-' ? 1 : 0;
 }
 
 /* Answers the request that is on its way with the first `len` bytes of what it asks for. split: an extent
@@ -101,13 +107,19 @@ static void answer(struct field *field, uint64_t len, bool split)
     fake_complete(fake, 0);
     extents->count = 0;
     for (uint64_t at = offset; at < offset + len && extents->count < extents->capacity; at++) {
-        enum blk_kind kind = kind_of(field->map[at]);
+        struct blk_extent one = {
+            .offset = at,
+            .len = 1,
+            .kind = kind_of(field->map[at]),
+            .depth = depth_of(field->map[at]),
+            .host_offset = BLK_NO_OFFSET,
+        };
+        struct blk_extent *last = at > offset ? &extents->list[extents->count - 1] : NULL;
 
-        if (!split && at > offset && kind == extents->list[extents->count - 1].kind)
-            extents->list[extents->count - 1].len++;
+        if (!split && last && one.kind == last->kind && one.depth == last->depth)
+            last->len++;
         else
-            extents->list[extents->count++] = (struct blk_extent){
-                .offset = at, .len = 1, .kind = kind, .host_offset = BLK_NO_OFFSET};
+            extents->list[extents->count++] = one;
     }
     field->requests++;
     fake_settle(fake);
@@ -256,6 +268,45 @@ static void test_leaving_out(void **state)
     answer(&field, 3, false);
     check_at(&field, 13, 16, false);
     field_release(&field);
+}
+
+/* ---- What both ends have ---------------------------------------------------------------------- */
+
+/* All that is walked over, as letters: '#' data, '.' zeros, '=' the same. */
+static void check_walk(const char *map, unsigned depth, uint64_t until, uint64_t merge,
+                       const char *expected)
+{
+    uint64_t size = strlen(map), offset = 0;
+    char letters[64] = "";
+    struct walk_run run;
+    struct field field;
+
+    field_init(&field, map, size, merge);
+    field.walk.same_depth = depth;
+    field.walk.same_until = until;
+    over(&field, 0, size);
+    answer(&field, size, false);
+    while (offset < size) {
+        assert_true(at(&field, offset, &run));
+        memset(letters + offset, "#.="[run.kind], run.end - offset);
+        offset = run.end;
+    }
+    assert_string_equal(letters, expected);
+    field_release(&field);
+}
+
+static void test_same(void **state)
+{
+    (void)state;
+    check_walk("##==--..%%#=", 1, 12, 0, "##====..==#=");
+    check_walk("##==--..%%#=", 2, 12, 0, "####....==##");
+    /* The reference is shorter: what lies behind its end counts for what it is. */
+    check_walk("##==--..%%#=", 1, 3, 0, "##=#....####");
+    check_walk("##==--..%%#=", 1, 0, 0, "####....####");
+    check_walk("===", 1, 1, 0, "=##");
+    /* Short zeros are data, and what is the same stays what it is. */
+    check_walk("==..==.##", 1, 9, 4, "==##==###");
+    check_walk("#..==--..", 1, 9, 4, "###====##");
 }
 
 /* ---- The ring --------------------------------------------------------------------------------- */
@@ -506,6 +557,7 @@ int main(void)
         cmocka_unit_test(test_every_cut),
         cmocka_unit_test(test_runs_are_whole),
         cmocka_unit_test(test_leaving_out),
+        cmocka_unit_test(test_same),
         cmocka_unit_test(test_asks_ahead),
         cmocka_unit_test(test_one_kind_takes_no_room),
         cmocka_unit_test(test_full_ring),
