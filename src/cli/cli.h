@@ -13,6 +13,7 @@
 #include <lunferry/block.h>
 #include <lunferry/copy.h>
 #include <lunferry/image.h>
+#include <lunferry/image_make.h>
 #include <lunferry/loop.h>
 #include <lunferry/url.h>
 
@@ -84,6 +85,26 @@ struct image_options {
 void image_options_release(struct image_options *images);
 void option_format(struct argp_state *state, const char *option, const char *arg,
                    enum image_format *format);
+
+/* What the user says of the image that is made: -O, -o, -c, --compression, -B, -F. As a child of a command's
+ * argp; the input is a struct target_options *, which begins as all zeros. */
+extern const struct argp target_argp;
+
+struct target_options {
+    struct image_layout layout;    /* valid when it is complete */
+    enum image_format format;      /* -O; BY_NAME: not said */
+    const char *base;              /* -B: an endpoint, as it was written; NULL: none */
+    enum image_format base_format; /* -F; BY_NAME: not said */
+    /* private */
+    const char *properties;      /* the last -o; NULL: none */
+    bool type_said, method_said; /* -o compression_type, --compression */
+    enum image_compression type, method;
+};
+
+/* Puts together what was said, the name of the target, which may tell its format (NULL: there is no target), and
+ * what is usual for the rest. layout.backing is `base`, until the caller knows better. False after having said
+ * what does not go together. */
+bool target_options_complete(struct target_options *target, const struct url *url);
 
 /* ---- Signals ---------------------------------------------------------------------------------- */
 

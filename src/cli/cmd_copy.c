@@ -175,16 +175,20 @@ static bool parse_endpoints(struct copy_command *command)
 }
 
 /* Only raw images are written, and a name that says otherwise is no mistake to be guessed about. */
-static bool check_target_format(const struct copy_command *command)
+static bool check_target_format(struct copy_command *command)
 {
     const struct url *target = &command->urls[command->text_count - 1];
-    enum image_format by_name = image_format_of(target);
 
-    if (command->target_format == IMAGE_RAW || by_name == IMAGE_BY_NAME)
+    if (!target_options_complete(&command->target, target))
+        return false;
+    if (command->target.layout.format == IMAGE_RAW)
         return true;
-    say("target: %s: by its name it is to be a %s image, which lunferry cannot write yet; -O raw "
-        "writes a raw one under that name",
-        target->text, image_format_name(by_name));
+    if (command->target.format != IMAGE_BY_NAME)
+        say("-O: lunferry cannot write qcow2 images yet, only raw ones");
+    else
+        say("target: %s: by its name it is to be a qcow2 image, which lunferry cannot write yet; "
+            "-O raw writes a raw one under that name",
+            target->text);
     return false;
 }
 

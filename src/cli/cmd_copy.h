@@ -15,7 +15,7 @@ struct copy_command {
     struct url *urls; /* of them */
     struct copy_options options;
     struct image_options images;
-    enum image_format target_format; /* -O; BY_NAME: not said */
+    struct target_options target;
     bool any_order;
     char **argv; /* for the command that resumes */
     const char *bad_blocks_path;

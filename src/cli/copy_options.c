@@ -44,8 +44,6 @@ static const struct argp_option options[] = {
      "Write into the file that is there, in place, instead of making a new one beside it (needs "
      "--overwrite; never truncates)",
      1},
-    {NULL, 'O', "FMT", 0, "Format of TARGET: raw, which is the only one that can be written (raw)",
-     1},
     {"source-range", OPT_SOURCE_RANGE, "OFFSET+LENGTH", 0,
      "Copy only so many bytes of SOURCE, from OFFSET on (64k+1G)", 1},
     {"target-offset", OPT_TARGET_OFFSET, "OFFSET", 0,
@@ -263,14 +261,6 @@ static void check_together(struct argp_state *state, const struct copy_command *
         argp_error(state, "-p and -q contradict each other");
 }
 
-static void parse_target_format(struct argp_state *state, const char *arg,
-                                enum image_format *format)
-{
-    option_format(state, "-O", arg, format);
-    if (*format != IMAGE_RAW)
-        argp_error(state, "-O: lunferry cannot write %s images yet, only raw ones", arg);
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct copy_command *command = state->input;
@@ -280,6 +270,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &o->settings;
         state->child_inputs[1] = &command->images;
+        state->child_inputs[2] = &command->target;
         break;
     case 'm':
         option_number(state, "-m", arg, 1, COPY_MAX_DEPTH, &o->depth);
@@ -362,9 +353,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_DRY_RUN:
         o->dry_run = true;
         break;
-    case 'O':
-        parse_target_format(state, arg, &command->target_format);
-        break;
     case 'p':
         command->run.show = true;
         break;
@@ -384,5 +372,5 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp_child children[] = {
-    {&session_argp, 0, NULL, 10}, {&image_argp, 0, NULL, 5}, {0}};
+    {&session_argp, 0, NULL, 10}, {&image_argp, 0, NULL, 5}, {&target_argp, 0, NULL, 6}, {0}};
 const struct argp copy_argp = {options, parse, "SOURCE... TARGET", doc, children, NULL, NULL};
