@@ -15,11 +15,18 @@
 #define DEFAULT_TIMEOUT (30 * LOOP_SECOND)
 #define DEFAULT_GIVE_UP (600 * LOOP_SECOND)
 
+/* Some terminals obey U+0080 to U+009F as they do the escape sequences that those stand for. */
 void make_printable(char *text)
 {
     for (; *text; text++) {
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+        unsigned char here = (unsigned char)text[0], next = (unsigned char)text[1];
+
+        if (here < 0x20 || here == 0x7f) {
             *text = '?';
+        } else if (here == 0xc2 && next >= 0x80 && next < 0xa0) {
+            *text++ = '?';
+            *text = '?';
+        }
     }
 }
 

@@ -70,3 +70,12 @@ test_help() {
     done
     run 0 "$LUNFERRY" --version
 }
+
+# A name that comes from an image of strangers does nothing to the terminal.
+test_names_are_printable() {
+    local name
+    name=$(printf 'a\302\2332J\303\251')
+    qemu-img create -q -u -f qcow2 -b "$name" -F raw "$T/hostile.qcow2" 1M
+    run 2 "$LUNFERRY" copy "$T/hostile.qcow2" "$T/target.img"
+    says 'a\?\?2Jé'
+}
