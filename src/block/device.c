@@ -547,8 +547,11 @@ void blk_describe(struct blk_dev *dev, struct blk_report *report)
 
     blk_report_fact(report, "endpoint", "endpoint", "%s", dev->name);
     blk_report_fact(report, "kind", "kind", "%s", dev->driver->name);
-    blk_report_fact(report, "size", "size", "%" PRIu64 " bytes (%s)", dev->size,
-                    units_size(text, dev->size));
+    if (dev->size == BLK_SIZE_UNKNOWN)
+        blk_report_fact(report, "size", "size", "not known before the end");
+    else
+        blk_report_fact(report, "size", "size", "%" PRIu64 " bytes (%s)", dev->size,
+                        units_size(text, dev->size));
     blk_report_fact(report, "block-size", "block size", "%" PRIu32 " bytes", dev->limits.align);
     blk_report_fact(report, "request-limits", "longest requests", "read %s, write %s, %u at once",
                     units_size(text, dev->limits.max_read),

@@ -6,10 +6,11 @@
 #include <string.h>
 
 extern const struct blk_driver iscsi_driver, nfs_driver, file_driver, null_driver, ram_driver,
-    random_driver;
+    random_driver, stream_driver;
 
 static const struct blk_driver *const drivers[] = {
-    &iscsi_driver, &nfs_driver, &file_driver, &null_driver, &ram_driver, &random_driver,
+    &iscsi_driver, &nfs_driver,    &file_driver,   &null_driver,
+    &ram_driver,   &random_driver, &stream_driver,
 };
 
 const struct blk_driver *const *blk_drivers(size_t *count)

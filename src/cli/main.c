@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -48,11 +51,23 @@ static const struct command *find(const char *name)
     return NULL;
 }
 
+/* A descriptor that is closed is taken by the next file that is opened: what is written to stdout would
+ * go there. What stands in for it can be used for nothing. */
+static void hold_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+            return;
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct command *command;
     int status;
 
+    hold_standard_descriptors();
     arguments_hide(argc, argv);
     /* A server that goes away, or a file that must not grow, is an error of the requests that meet
      * it, not the end of the process. */

@@ -392,8 +392,8 @@ static void take_raw(struct chain_layer *layer)
         refuse(layer, &error);
         return;
     }
-    if (!layer->assumed || layer->file->size == BLK_SIZE_UNKNOWN ||
-        layer->file->size < sizeof(layer->head)) {
+    /* The start of a stream can be read twice. */
+    if (!layer->assumed || layer->file->size < sizeof(layer->head)) {
         build(layer->chain, layer->depth);
         return;
     }
@@ -441,6 +441,13 @@ static void file_opened(struct blk_task *task)
         refuse(layer, &error);
     } else if (layer->told.format == IMAGE_RAW) {
         take_raw(layer);
+    } else if (layer->file->size == BLK_SIZE_UNKNOWN) {
+        blk_error_set(&error, ESPIPE,
+                      "a %s image cannot be read from a stream, for its tables may lie behind the "
+                      "data that they lead to; write it to a file first, or copy it as it is with "
+                      "-f raw",
+                      image_format_name(layer->told.format));
+        refuse(layer, &error);
     } else {
         read_tables(layer);
     }

@@ -625,12 +625,12 @@ static const struct blk_driver fakefs_driver = {
 };
 
 extern const struct blk_driver iscsi_driver, nfs_driver, file_driver, null_driver, ram_driver,
-    random_driver;
+    random_driver, stream_driver;
 
 /* The real ones too, because this file is linked into the tests of the real ones as well. */
 static const struct blk_driver *const drivers[] = {
-    &fake_driver, &single_driver, &full_driver, &fakefs_driver, &iscsi_driver,
-    &nfs_driver,  &file_driver,   &null_driver, &ram_driver,    &random_driver,
+    &fake_driver, &single_driver, &full_driver, &fakefs_driver, &iscsi_driver,  &nfs_driver,
+    &file_driver, &null_driver,   &ram_driver,  &random_driver, &stream_driver,
 };
 
 const struct blk_driver *const *blk_drivers(size_t *count)
