@@ -272,6 +272,10 @@ void blk_reserve(struct blk_dev *dev, const struct blk_reservation *how, struct 
  * metadata that makes it an image. Reports 0 at once where there is nothing to do. */
 void blk_finish(struct blk_dev *dev, struct blk_task *task);
 
+/* How much will be written is not known yet: from now on WRITE and ZERO may go anywhere, and make the
+ * device longer, until blk_resize() sets its size. For devices whose size can be set, with align 1. */
+void blk_open_end(struct blk_dev *dev);
+
 /* Sets the size in bytes, durably. -ENOTSUP where it is fixed. */
 void blk_resize(struct blk_dev *dev, uint64_t size, struct blk_task *task);
 

@@ -99,7 +99,7 @@ enum copy_phase {
 
 struct copy_progress {
     enum copy_phase phase;
-    uint64_t total;      /* bytes to copy; 0 until both ends are open */
+    uint64_t total;      /* bytes to copy; 0 until both ends are open, or a stream has ended */
     uint64_t done;       /* bytes written and acknowledged, and not lost again */
     uint64_t data_total; /* bytes that the source knows to be data; 0: it does not, or not yet */
     uint64_t data_done;  /* of them */

@@ -277,6 +277,13 @@ void blk_resize(struct blk_dev *dev, uint64_t size, struct blk_task *task)
     start_in_driver(dev);
 }
 
+void blk_open_end(struct blk_dev *dev)
+{
+    assert(dev->driver->resize && dev->writable && dev->limits.align == 1);
+    dev->size = INT64_MAX;
+    dev->middle->need = 0;
+}
+
 void blk_reserve(struct blk_dev *dev, const struct blk_reservation *how, struct blk_task *task)
 {
     struct blk_error error;

@@ -40,7 +40,10 @@ static void describe(char *text, size_t len, const struct progress_now *now, uin
     char done[UNITS_TEXT], total[UNITS_TEXT], speed_text[UNITS_TEXT], mean_text[UNITS_TEXT];
     char left[UNITS_TEXT];
 
-    if (now->total == 0)
+    if (now->total == 0 && now->done > 0) /* a stream: nobody knows how much there will be */
+        snprintf(text, len, "%s  %s/s now, %s/s mean  %s", units_size(done, now->done),
+                 units_size(speed_text, speed), units_size(mean_text, mean), now->requests);
+    else if (now->total == 0)
         snprintf(text, len, "%s", now->phase);
     else if (now->moved)
         snprintf(text, len, "100%%  %s, %s/s mean  %s", units_size(total, now->total),

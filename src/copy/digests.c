@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <lunferry/block.h>
 #include <lunferry/units.h>
 
 #include "zeros.h"
@@ -35,6 +36,8 @@ struct digests *digests_new(uint64_t size, uint64_t granule)
         return NULL;
     digests->size = size;
     digests->granule = granule;
+    if (size == BLK_SIZE_UNKNOWN)
+        return digests;
     digests->count = (size - 1) / granule + 1;
     digests->taken = calloc(digests->count, sizeof(*digests->taken));
     digests->checked = calloc(digests->count, sizeof(*digests->checked));
@@ -44,6 +47,43 @@ struct digests *digests_new(uint64_t size, uint64_t granule)
         return NULL;
     }
     return digests;
+}
+
+/* The same list with zeros behind it, or NULL, and then it is as it was. */
+static void *lengthen(void *list, size_t each, uint64_t old, uint64_t count)
+{
+    unsigned char *longer = realloc(list, count * each);
+
+    if (longer)
+        memset(longer + old * each, 0, (count - old) * each);
+    return longer;
+}
+
+bool digests_reach(struct digests *digests, uint64_t end)
+{
+    uint64_t old = digests->count, count = (end - 1) / digests->granule + 1;
+    struct sum *taken, *checked;
+    struct state *states;
+
+    if (count <= old)
+        return true;
+    count *= 2;
+    taken = lengthen(digests->taken, sizeof(*taken), old, count);
+    digests->taken = taken ? taken : digests->taken;
+    checked = lengthen(digests->checked, sizeof(*checked), old, count);
+    digests->checked = checked ? checked : digests->checked;
+    states = lengthen(digests->states, sizeof(*states), old, count);
+    digests->states = states ? states : digests->states;
+    if (!taken || !checked || !states)
+        return false;
+    digests->count = count;
+    return true;
+}
+
+void digests_end(struct digests *digests, uint64_t size)
+{
+    assert(size > 0 && (size - 1) / digests->granule < digests->count);
+    digests->size = size;
 }
 
 void digests_free(struct digests *digests)

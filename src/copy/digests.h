@@ -23,9 +23,15 @@
 
 struct digests;
 
-/* Of an image of `size` bytes in granules, which are multiples of DIGESTS_BLOCK. NULL: out of memory. */
+/* Of an image of `size` bytes (BLK_SIZE_UNKNOWN: it grows, by digests_reach()) in granules, which are
+ * multiples of DIGESTS_BLOCK. NULL: out of memory. */
 struct digests *digests_new(uint64_t size, uint64_t granule);
 void digests_free(struct digests *digests);
+/* The image is at least this long: what follows may be about all of that. Where the size is known, that
+ * is so anyway. False: out of memory. */
+bool digests_reach(struct digests *digests, uint64_t end);
+/* It turns out that the image has only `size` bytes, which it reaches. */
+void digests_end(struct digests *digests, uint64_t size);
 
 /* Takes the source's bytes into the sums. The range begins and ends at block borders, or at the end
  * of the image. */

@@ -52,7 +52,8 @@ static void target_done(struct target *target, int status)
     if (status < 0) {
         job_fail(job, &target->error, "target");
         /* Do not wait for the other end to time out. */
-        if (job->phase == COPY_OPENING && job->outstanding > 1) {
+        if (job->outstanding > 1 &&
+            (job->phase == COPY_OPENING || job->origin.size == BLK_SIZE_UNKNOWN)) {
             source_cancel(&job->origin);
             reference_cancel(&job->reference);
         }
@@ -130,8 +131,8 @@ static void journal_closed(struct resume *resume, int status)
 
     (void)status;
     /* Where it was refused to go on, that would be refused again. */
-    refused = resume->earlier && !job->result.touched &&
-              (code == ESTALE || code == EINVAL || code == ENOTSUP);
+    refused = job->pointless || (resume->earlier && !job->result.touched &&
+                                 (code == ESTALE || code == EINVAL || code == ENOTSUP));
     job->result.resumable = job->result.status < 0 && resume->recording && !refused;
     job_one_done(job);
 }
@@ -326,11 +327,19 @@ void copy_abort(struct copy_job *job)
     cancel_all(job);
 }
 
+/* Of a stream: once it has ended. */
+static uint64_t total(const struct copy_job *job)
+{
+    bool known = job->phase > COPY_CHECKING && job->source;
+
+    return known && job->targets[0].size != BLK_SIZE_UNKNOWN ? job->targets[0].size : 0;
+}
+
 void copy_progress(const struct copy_job *job, struct copy_progress *progress)
 {
     *progress = (struct copy_progress){
         .phase = job->phase,
-        .total = job->phase > COPY_CHECKING && job->source ? job->source->size : 0,
+        .total = total(job),
         .done = atomic_load(&job->shared.done),
         .data_total = job->data_total,
         .data_done = atomic_load(&job->shared.data_done),

@@ -35,10 +35,12 @@ static void start_read(struct blk_req *req)
 
     if (req->status < 0)
         job_fail(job, &req->error, "source");
-    else if (req->got < req->len)
+    else if (req->got < req->len && job->source->size != BLK_SIZE_UNKNOWN)
         job_fail_with(job, EIO, "source: it ended while its start was read");
+    else if (req->got < job->targets[0].head_len)
+        target_end_of_stream(&job->targets[0], req->got);
     else
-        warn_of_sectors(job, req->len);
+        warn_of_sectors(job, min_u64(req->got, req->len));
     job->targets[0].head = job->start; /* freed with the target, whether it wants it or not */
     job->start = NULL;
     job_one_done(job);
@@ -183,6 +185,9 @@ static void check_joined(struct copy_job *job)
 {
     const struct journal_facts *earlier = job->resume.earlier;
 
+    /* A journal is there for a reservation's key alone. */
+    if (job->source->size == BLK_SIZE_UNKNOWN)
+        job->pointless = true;
     if (check_resume(job) == 0) {
         if (target_plan(&job->targets[0], job->source->size) < 0)
             job_fail(job, &job->targets[0].error, NULL);

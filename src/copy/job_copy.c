@@ -28,6 +28,8 @@ static void lane_ended(struct copy_job *job, const struct blk_error *error)
         job_kick_lanes(job);
     if (--job->lanes_at_work > 0)
         return;
+    if (job->shared.stream && job->shared.plan.size != PLAN_OPEN)
+        job->targets[0].size = job->shared.plan.size;
     loop_unwatch(job->loop, &job->watch);
     loop_timer_cancel(job->loop, &job->journal_timer);
     job_record(job);
@@ -179,15 +181,17 @@ void job_copy(struct copy_job *job)
     atomic_fetch_add(&job->shared.done, job->result.resumed);
     rate_init(&job->shared.rate, job->options.rate);
     if (job->options.verify) {
-        job->shared.digests = digests_new(job->source->size, tracker_granule(target->tracker));
+        job->shared.digests = digests_new(target->size, tracker_granule(target->tracker));
         if (!job->shared.digests) {
             job_fail_with(job, ENOMEM, "no memory for the digests");
             job_one_done(job);
             return;
         }
     }
-    plan_init(&job->shared.plan, target->head_len, job->source->size,
+    plan_init(&job->shared.plan, target->head_len, min_u64(target->size, PLAN_OPEN),
               tracker_granule(target->tracker), job->options.lanes);
+    job->shared.stream = job->source->size == BLK_SIZE_UNKNOWN;
+    job->shared.open_ended = job->shared.stream && target->new_file;
     job->shared.tracker = target->tracker;
     job->shared.zero_from = target->zero_from;
     job->shared.target_tells = !target->resumed;

@@ -9,10 +9,16 @@
 
 #include <lunferry/units.h>
 
+/* Nothing is under way. */
+static bool is_idle(const struct lane *lane)
+{
+    return !lane->oldest && !lane->flushing && !lane->sizing && !lane_walks_are_busy(lane);
+}
+
 static void end(struct lane *lane)
 {
-    assert(!lane->oldest && !lane->flushing && lane->state != LANE_ENDED);
-    assert(lane->reading == 0 && lane->writing == 0 && !lane_walks_are_busy(lane));
+    assert(is_idle(lane) && lane->state != LANE_ENDED);
+    assert(lane->reading == 0 && lane->writing == 0);
     loop_timer_cancel(lane->loop, &lane->timer);
     lane->state = LANE_ENDED;
     lane->ended(lane);
@@ -99,6 +105,8 @@ static void drain(struct lane *lane)
         blk_hurry(lane->target, 0);
         if (lane->reference)
             blk_hurry(lane->reference, 0);
+        if (lane->shared->stream) /* who may say nothing for ever */
+            blk_cancel_all(lane->source);
         lane_walks_stop(lane);
         for (struct slot *slot = lane->oldest; slot; slot = slot->next) {
             if (slot->state == SLOT_SALVAGING)
@@ -107,14 +115,16 @@ static void drain(struct lane *lane)
     }
     lane_drop_writes(lane);
     blk_push(lane->target);
-    if (!lane->oldest && !lane->flushing && !lane_walks_are_busy(lane))
+    if (is_idle(lane))
         end(lane);
 }
 
 /* Nothing is under way, and nothing is left to start. */
 static void pass_is_over(struct lane *lane)
 {
-    if (tracker_unflushed(lane->shared->tracker, lane->number) > 0) {
+    if (lane_set_size(lane)) {
+        /* goes on when that is done */
+    } else if (tracker_unflushed(lane->shared->tracker, lane->number) > 0) {
         lane_flush(lane);
     } else if (lane->state == LANE_COPYING && lane->digest) {
         lane->state = LANE_VERIFYING;
@@ -154,7 +164,7 @@ static void lane_step(struct loop_call *call)
     over = start_all(lane);
     if (lane->reading == 0) /* whatever slots wait for is on the target's side */
         blk_push(lane->target);
-    if (over && !lane->oldest && !lane->flushing && !lane_walks_are_busy(lane))
+    if (over && is_idle(lane))
         pass_is_over(lane);
 }
 
@@ -211,7 +221,8 @@ int lane_start(struct lane *lane)
     lane->call.run = lane_step;
     lane->timer.fire = rate_timer;
     lane->state = LANE_COPYING;
-    lane->fua = options->sync;
+    /* What an epoch takes with it could not be copied again. */
+    lane->fua = options->sync || (lane->shared->stream && lane->target->size != BLK_SIZE_UNKNOWN);
     lane_flush_init(lane);
     lane_kick(lane);
     return 0;

@@ -23,6 +23,9 @@
  * work is at risk: what an epoch that ended took with it is copied again. Each loss halves the
  * interval, each flush without one doubles it. A target that goes on losing is written to with FUA.
  *
+ * Of a source without a size (a stream) nothing can be copied again, so that each write is made durable by
+ * itself. The first READ that comes short is its end; what was read ahead of that is nothing.
+ *
  * When all is durable, and if asked to, the lane reads its granules back and compares digests; what
  * differs is copied once more.
  */
@@ -53,7 +56,10 @@ struct lane_shared {
     struct tracker *tracker; /* lanes: their own granules */
     struct digests *digests; /* lanes: those of their own granules; NULL: nothing is verified */
     struct rate rate;        /* lanes */
-    uint64_t unit;           /* bytes: chunks begin and end at multiples of it, or at the end */
+    /* The source has no size and cannot be read again; there is one lane then. And: the target is a new
+     * file, which gets its size when that is known. */
+    bool stream, open_ended;
+    uint64_t unit; /* bytes: chunks begin and end at multiples of it, or at the end */
     /* From here on the target was zero when the job began; UINT64_MAX: nowhere. */
     uint64_t zero_from;
     /* What its extents say can be relied upon where nothing was written yet: not, where an earlier
@@ -163,8 +169,10 @@ struct lane {
     unsigned losing;                /* FLUSHes in a row that found something lost */
     uint64_t flush_bytes, flush_ns; /* the interval */
     uint64_t flush_at;              /* when the next is due */
-    bool draining;                  /* nothing new, because the job stops */
-    bool cancelled;                 /* blk_cancel_all() has been called */
+    bool sized, sizing;             /* open_ended: the target has its size; is being given it */
+    struct blk_task size_task;
+    bool draining;  /* nothing new, because the job stops */
+    bool cancelled; /* blk_cancel_all() has been called */
 };
 
 /* Allocates slots and buffers and begins. Returns 0 or -ENOMEM (nothing to undo). */

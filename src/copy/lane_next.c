@@ -66,6 +66,8 @@ static bool target_counts(const struct lane *lane, uint64_t from)
 
     if (lane->state == LANE_VERIFYING)
         return true;
+    if (from >= lane->target->size) /* a stream may be longer */
+        return false;
     return shared->options->zero_unit > 0 && !lane->again && shared->target_tells &&
            from < shared->zero_from && (lane->target_walk.dev->caps & BLK_CAN_EXTENTS);
 }
@@ -76,7 +78,7 @@ void lane_walks_over(struct lane *lane, uint64_t from, uint64_t to)
     lane->walk_end = to;
     walk_over(&lane->source_walk, from, to);
     if (target_counts(lane, from))
-        walk_over(&lane->target_walk, from, to);
+        walk_over(&lane->target_walk, from, min_u64(to, lane->target->size));
     else
         walk_stop(&lane->target_walk);
 }
@@ -127,8 +129,10 @@ static bool next_run(struct lane *lane)
         if (lane->segment == lane->segment_end &&
             !plan_take(&shared->plan, &lane->segment, &lane->segment_end))
             return false;
-        lane->position =
-            tracker_skip_begun(shared->tracker, lane->segment, lane->segment_end, &until);
+        lane->position = lane->segment;
+        until = lane->segment_end;
+        if (!shared->stream)
+            lane->position = tracker_skip_begun(shared->tracker, lane->segment, until, &until);
         lane->segment = lane->run_end = until;
     } while (lane->position == lane->run_end);
     begin_run(lane, false, lane->segment_end);

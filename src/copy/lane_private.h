@@ -6,6 +6,7 @@
  *   lane_verify.c  reading back
  *   lane_read.c    from the source to READY
  *   lane_write.c   from READY to the target
+ *   lane_stream.c  a source without a size
  *   lane_next.c    what comes next, and of which kind it is
  *   lane_flush.c   making it durable
  *   lane_slot.c    slots, and errors
@@ -73,6 +74,14 @@ enum lane_answer lane_next(struct lane *lane, struct lane_piece *piece);
 enum lane_answer lane_next_of_source(struct lane *lane, struct lane_piece *piece);
 /* Zeros that a device has at the position: how many, as far as is known. */
 enum lane_answer lane_zeros_of_target(struct lane *lane, uint64_t *len);
+
+/* ---- lane_stream.c ---------------------------------------------------------------------------- */
+
+/* The slot's READ of a stream is back, with `got` bytes, which may be the last ones. The slot is READY, of
+ * that length; false: or free, for there are none, or the lane has failed. */
+bool lane_stream_arrived(struct slot *slot, uint64_t got);
+/* All is written, and the end is known: gives a new file its size. False: there is nothing to do. */
+bool lane_set_size(struct lane *lane);
 
 /* ---- lane_write.c ----------------------------------------------------------------------------- */
 

@@ -89,7 +89,8 @@ static void take_read(struct slot *slot)
     }
     lane->reading--;
     slot_set_state(slot, SLOT_READING, SLOT_READY);
-    if (!atomic_load(&lane->shared->stopping))
+    if (!atomic_load(&lane->shared->stopping) &&
+        (!lane->shared->stream || lane_stream_arrived(slot, slot->req.got)))
         take_digests(slot);
     loop_defer(lane->loop, &lane->call);
 }
@@ -108,7 +109,7 @@ static void chunk_read(struct blk_req *req)
         slot->damaged = true;
     } else if (req->status < 0) {
         lane_fail(lane, &req->error, "source");
-    } else if (req->got < slot->len) {
+    } else if (req->got < slot->len && !lane->shared->stream) {
         lane_fail_with(lane, EIO, "source",
                        "%s ended at offset %" PRIu64 ", %" PRIu64 " bytes early",
                        lane->source->name, slot->offset + req->got, slot->len - req->got);

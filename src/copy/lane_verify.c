@@ -26,6 +26,13 @@ static void differs(void *opaque, uint64_t offset, bool again)
                        lane->target->name, len, offset);
         return;
     }
+    if (lane->shared->stream) {
+        lane_fail_with(lane, EIO, "target",
+                       "%s: what was written to the %" PRIu64 " bytes at offset %" PRIu64
+                       " reads back differently, and a stream cannot be read again",
+                       lane->target->name, len, offset);
+        return;
+    }
     snprintf(text, sizeof(text),
              "target: %s: what was written to the %" PRIu64 " bytes at offset %" PRIu64
              " reads back differently; copying them once more",

@@ -20,6 +20,12 @@ void plan_init(struct plan *plan, uint64_t start, uint64_t size, uint64_t granul
     atomic_init(&plan->next, start);
 }
 
+void plan_end(struct plan *plan, uint64_t size)
+{
+    plan->size = size;
+    atomic_store_explicit(&plan->next, size, memory_order_relaxed);
+}
+
 bool plan_take(struct plan *plan, uint64_t *from, uint64_t *to)
 {
     uint64_t next = atomic_load_explicit(&plan->next, memory_order_relaxed);

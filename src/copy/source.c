@@ -11,6 +11,8 @@
 #include <lunferry/join.h>
 #include <lunferry/units.h>
 
+#include "stream.h"
+
 struct source_end {
     struct source *source;
     struct image image;
@@ -80,6 +82,13 @@ static void check(struct source *source)
         if (each->len == 0)
             blk_error_set(&source->error, EINVAL, "%s is empty: there is nothing to copy",
                           each->dev->name);
+        else if (each->len == BLK_SIZE_UNKNOWN)
+            stream_check_source(options, each->dev->name, &source->error);
+    }
+    if (source->error.code == 0 && source->ends[0].len == BLK_SIZE_UNKNOWN) {
+        source->size = BLK_SIZE_UNKNOWN; /* and no other is there */
+        end(source);
+        return;
     }
     if (source->error.code == 0 && options->source_len > 0)
         check_range(source);

@@ -17,7 +17,7 @@ struct source {
     void *opaque;
 
     struct blk_dev *dev; /* valid when source_join() is done */
-    uint64_t size;       /* bytes of the image, valid when source_open() is done */
+    uint64_t size; /* bytes of the image, or BLK_SIZE_UNKNOWN; valid when source_open() is done */
     struct blk_error error;
 
     /* private */

@@ -14,6 +14,8 @@
 #include <lunferry/store.h>
 #include <lunferry/units.h>
 
+#include "stream.h"
+
 /* ---- Steps ------------------------------------------------------------------------------------ */
 
 void target_end(struct target *target, int status)
@@ -157,6 +159,11 @@ static void device_opened(struct target *target, int status)
         return;
     }
     target->whole = target->dev;
+    if (target->dev->size == BLK_SIZE_UNKNOWN &&
+        stream_check_target(target->options, target->dev->name, &target->error) < 0) {
+        target_end(target, -target->error.code);
+        return;
+    }
     if (offset == 0) {
         target_end(target, 0);
         return;
@@ -346,12 +353,27 @@ int target_plan(struct target *target, uint64_t size)
     if (target->new_file && name_temporary(target) < 0)
         return -target->error.code;
     target->size = size;
+    /* A stream: to the end of what there is, if it has one. */
+    if (size == BLK_SIZE_UNKNOWN && target->dev)
+        size = target->dev->size;
+    if (size == 0)
+        return blk_error_set(&target->error, ENOSPC, "%s is too small: it is empty",
+                             target->dev->name);
     target->tracker = tracker_new(size, target->options->lanes);
     if (!target->tracker)
         return blk_error_set(&target->error, ENOMEM, "out of memory");
     if (wants_head(target))
         target->head_len = target_head_len(size, tracker_granule(target->tracker));
     return 0;
+}
+
+void target_end_of_stream(struct target *target, uint64_t size)
+{
+    target->size = size;
+    target->head_len = min_u64(target->head_len, size);
+    /* A tracker of what exists has room for less. */
+    if (!tracker_end(target->tracker, size))
+        assert(!"it grows nothing");
 }
 
 void target_check(struct target *target)
@@ -363,7 +385,8 @@ void target_check(struct target *target)
         target_end(target, 0);
         return;
     }
-    if (!image_layout_has_format(&target->options->layout) && target->dev->size < size) {
+    if (size != BLK_SIZE_UNKNOWN && !image_layout_has_format(&target->options->layout) &&
+        target->dev->size < size) {
         target_refuse(target, ENOSPC,
                       "%s is too small: it has %" PRIu64 " bytes (%s)%s, the source has %" PRIu64
                       " (%s)",
@@ -373,7 +396,7 @@ void target_check(struct target *target)
         return;
     }
     if (!image_layout_has_format(&target->options->layout))
-        blk_need(target->dev, size);
+        blk_need(target->dev, min_u64(size, target->dev->size));
     if (!(target->dev->caps & BLK_BARE) || target->options->overwrite ||
         (target->resumed && target->resumed->blanked)) {
         target_end(target, 0);

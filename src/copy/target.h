@@ -67,6 +67,7 @@ struct target {
     uint64_t zero_from;
 
     /* Valid after target_plan(). */
+    uint64_t size; /* bytes that will be written; the owner sets it when a stream has ended */
     struct tracker *tracker;
     uint64_t head_len;   /* 0: no head */
     char temporary[256]; /* name of the new file until it gets its own */
@@ -80,8 +81,7 @@ struct target {
     unsigned char *head_back; /* as it was read back */
     bool head_differed;
     struct store *store;
-    uint64_t size; /* bytes that will be written */
-    bool exists;   /* a file of the final name, when it was looked up */
+    bool exists; /* a file of the final name, when it was looked up */
     struct store_attr old;
     const char *name;    /* the final one, in url->path */
     bool temporary_made; /* or may have been */
@@ -100,9 +100,11 @@ struct target {
 /* Opens the device, or, where a new file will be made, the directory; refuses what exists and is not
  * to be overwritten. Nothing is changed. */
 void target_open(struct target *target);
-/* `size` bytes will be written: makes the tracker and sets head_len. At once; 0, or -ENOMEM with
- * `error`. */
+/* `size` bytes will be written (BLK_SIZE_UNKNOWN: a stream of them): makes the tracker and sets head_len.
+ * At once; 0, or -errno with `error`. */
 int target_plan(struct target *target, uint64_t size);
+/* A stream has ended in the head: all of it has `size` bytes, > 0. */
+void target_end_of_stream(struct target *target, uint64_t size);
 /* Is an existing target large enough, and is what it holds to be overwritten? */
 void target_check(struct target *target);
 /* Reserves or locks the target, so that nobody else writes to it. Nothing of it is changed. */

@@ -19,10 +19,20 @@ static void sized(struct target *target, int status)
     target_end(target, 0);
 }
 
+/* As it is written. */
+static void grows(struct target *target)
+{
+    blk_open_end(target->dev);
+    target->zero_from = 0;
+    target_end(target, 0);
+}
+
 static void temporary_opened(struct target *target, int status)
 {
     if (status < 0)
         target_fail(target, &target->task.error);
+    else if (target->size == BLK_SIZE_UNKNOWN)
+        grows(target);
     else
         blk_resize(target->dev, target->size, target_task_then(target, sized));
 }

@@ -45,7 +45,8 @@ struct lane_track {
 };
 
 struct tracker {
-    uint64_t size, granule, count;
+    uint64_t size, granule; /* size BLK_SIZE_UNKNOWN: granules are added as they are written */
+    uint64_t count;
     _Atomic uint16_t *granules; /* relaxed: a lane looks only for its own, but walks over others' */
     unsigned lanes;
     struct lane_track lane[];
@@ -57,13 +58,16 @@ struct tracker *tracker_new(uint64_t size, unsigned lanes)
     uint64_t granule = TRACKER_MIN_GRANULE;
 
     assert(size > 0 && lanes > 0 && lanes <= 64);
-    while ((size - 1) / granule + 1 > TRACKER_MAX_GRANULES)
+    assert(size != BLK_SIZE_UNKNOWN || lanes == 1);
+    if (size == BLK_SIZE_UNKNOWN)
+        granule = TRACKER_OPEN_GRANULE;
+    while (size != BLK_SIZE_UNKNOWN && (size - 1) / granule + 1 > TRACKER_MAX_GRANULES)
         granule *= 2;
     if (!tracker)
         return NULL;
     tracker->size = size;
     tracker->granule = granule;
-    tracker->count = (size - 1) / granule + 1;
+    tracker->count = size == BLK_SIZE_UNKNOWN ? 1024 : (size - 1) / granule + 1;
     tracker->lanes = lanes;
     tracker->granules = calloc(tracker->count, sizeof(*tracker->granules));
     for (unsigned i = 0; i < lanes; i++) {
@@ -216,12 +220,39 @@ static bool part_is_there(struct tracker *tracker, unsigned number, uint64_t gra
     return true;
 }
 
+/* Granules that nobody has touched, up to this many. */
+static bool grow(struct tracker *tracker, uint64_t count)
+{
+    _Atomic uint16_t *granules;
+
+    if (count <= tracker->count)
+        return true;
+    granules = realloc(tracker->granules, count * sizeof(*granules));
+    if (!granules)
+        return false;
+    for (uint64_t i = tracker->count; i < count; i++)
+        atomic_init(&granules[i], 0);
+    tracker->granules = granules;
+    tracker->count = count;
+    return true;
+}
+
+/* Room for the range, and as much again. */
+static bool reach(struct tracker *tracker, uint64_t end)
+{
+    uint64_t count = (end - 1) / tracker->granule + 1;
+
+    return count <= tracker->count || grow(tracker, 2 * count);
+}
+
 static bool range_is_there(struct tracker *tracker, unsigned lane, uint64_t offset, uint64_t len,
                            const struct part *part)
 {
     uint64_t end = offset + len;
 
     assert(lane < tracker->lanes && len > 0 && end <= tracker->size);
+    if (!reach(tracker, end))
+        return false;
     while (offset < end) {
         uint64_t granule = offset / tracker->granule;
         uint64_t to = min_u64(end, (granule + 1) * tracker->granule);
@@ -246,6 +277,27 @@ bool tracker_skipped(struct tracker *tracker, unsigned lane, uint64_t offset, ui
     struct part part = {BLK_NO_EPOCH, true, false};
 
     return range_is_there(tracker, lane, offset, len, &part);
+}
+
+/* The last granule may be shorter than it was, and all of it be there. */
+bool tracker_end(struct tracker *tracker, uint64_t size)
+{
+    uint64_t last = (size - 1) / tracker->granule;
+    struct lane_track *lane = &tracker->lane[0];
+    struct partial *partial = find_partial(lane, last);
+
+    assert(size > 0 && size <= tracker->size && tracker->lanes == 1);
+    if (!reach(tracker, size))
+        return false;
+    tracker->size = size;
+    tracker->count = last + 1;
+    if (partial && partial->bytes == length(tracker, last)) {
+        struct part all = {partial->epoch, partial->durable, partial->written};
+
+        granule_complete(tracker, 0, last, &all);
+        *partial = lane->partials[--lane->partial_count];
+    }
+    return true;
 }
 
 /* The lane's next granule in this state, from `granule` on; tracker->count when there is none. */

@@ -21,12 +21,18 @@
 
 #define TRACKER_MIN_GRANULE  (UINT64_C(256) << 10)
 #define TRACKER_MAX_GRANULES (UINT64_C(1) << 20)
+/* Of a size that is not known: 16 TiB take 2 MiB then. */
+#define TRACKER_OPEN_GRANULE (UINT64_C(16) << 20)
 
 struct tracker;
 
-/* For `size` bytes (> 0) and `lanes` lanes. NULL: out of memory. */
+/* For `size` bytes (> 0; BLK_SIZE_UNKNOWN: it grows) and `lanes` lanes (1, where it grows). NULL: out of
+ * memory. */
 struct tracker *tracker_new(uint64_t size, unsigned lanes);
 void tracker_free(struct tracker *tracker);
+/* It turns out that there are only `size` bytes (> 0), of which none beyond was written. False: out of
+ * memory. */
+bool tracker_end(struct tracker *tracker, uint64_t size);
 /* Bytes: a power of two, at least TRACKER_MIN_GRANULE. */
 uint64_t tracker_granule(const struct tracker *tracker);
 
