@@ -23,6 +23,7 @@ static void req_then(struct put *put, enum store_op op, const char *new_name, st
         .name = put->temporary,
         .new_name = new_name,
         .attr.mode = put->mode,
+        .offset = put->offset,
         .buf = put->bytes,
         .len = put->len,
         .done = req_done,
@@ -31,10 +32,15 @@ static void req_then(struct put *put, enum store_op op, const char *new_name, st
     store_submit(put->store, &put->req);
 }
 
-/* The outcome is known already; at worst a file of another name stays. */
+/* The outcome is known already; at worst a file of another name stays. What was cancelled is tried once
+ * more: a store serves what comes after that. */
 static void temporary_removed(struct put *put, int status)
 {
-    (void)status;
+    if (status == -ECANCELED && !put->removing_again) {
+        put->removing_again = true;
+        req_then(put, STORE_REMOVE, NULL, temporary_removed);
+        return;
+    }
     put->done(put, -put->error.code);
 }
 
@@ -59,6 +65,16 @@ static void linked(struct put *put, int status)
 
 static void written(struct put *put, int status)
 {
+    if (status == 0 && put->stopping)
+        status = blk_error_set(&put->req.error, ECANCELED, "cancelled");
+    if (status == 0 && put->more) {
+        put->offset += put->len;
+        put->len = put->more(put);
+        if (put->len > 0) {
+            req_then(put, STORE_WRITE, NULL, written);
+            return;
+        }
+    }
     if (status < 0)
         named(put, status);
     else if (put->replace)
@@ -69,12 +85,19 @@ static void written(struct put *put, int status)
 
 static void created(struct put *put, int status)
 {
+    if (status == 0 && put->stopping) {
+        written(put, 0);
+        return;
+    }
     if (status == 0) {
         req_then(put, STORE_WRITE, NULL, written);
         return;
     }
     put->error = put->req.error;
-    put->done(put, status);
+    if (put->req.unsure)
+        req_then(put, STORE_REMOVE, NULL, temporary_removed);
+    else
+        put->done(put, status);
 }
 
 int put_start(struct put *put)
@@ -82,6 +105,8 @@ int put_start(struct put *put)
     uint64_t number;
 
     blk_error_clear(&put->error);
+    put->offset = 0;
+    put->removing_again = false;
     if (getrandom(&number, sizeof(number), 0) != sizeof(number))
         return blk_error_set(&put->error, EIO,
                              "the system gives no random number for a temporary name");

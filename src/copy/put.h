@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A small file, whole or not at all: it is written under a temporary name and then given its own.
+ * A file, whole or not at all: it is written under a temporary name and then given its own. A small one;
+ * with `more` one of any size, which is written part by part.
  */
 #ifndef LUNFERRY_PUT_H
 #define LUNFERRY_PUT_H
@@ -14,14 +15,23 @@ struct put {
     unsigned mode;
     void *bytes;
     size_t len;
+    /* Puts what follows into `bytes` and returns how much that is; 0: that was all. NULL: `bytes` has it
+     * all. Called from the loop. */
+    size_t (*more)(struct put *put);
     bool replace; /* what has the name; otherwise that is -EEXIST */
     void (*done)(struct put *put, int status);
     void *opaque;
+
+    /* Set by the owner, with what is on its way cancelled: ends with -ECANCELED, unless it has been given its
+     * name, and leaves nothing behind. */
+    bool stopping;
 
     struct blk_error error; /* valid in done(), with a status < 0 */
 
     /* private */
     char temporary[256];
+    uint64_t offset; /* of `bytes` in the file */
+    bool removing_again;
     struct store_req req;
     void (*then)(struct put *put, int status);
 };
