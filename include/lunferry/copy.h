@@ -14,11 +14,21 @@
 #define LUNFERRY_COPY_H
 
 #include <lunferry/block.h>
+#include <lunferry/digest.h>
 #include <lunferry/image.h>
 #include <lunferry/image_make.h>
 #include <lunferry/url.h>
 
 struct copy_job;
+
+/* Digests of the image's blocks (docs/digests.md), which are taken from what is read for the copy. They are
+ * kept in a digest file, which stands for one that does not change any more. */
+enum copy_digests {
+    COPY_DIGESTS_NONE,
+    COPY_DIGESTS_OF_TARGET, /* kept, when it has its name: a new file */
+    COPY_DIGESTS_OF_SOURCE, /* kept, where there is a digest_file; for those who copy to nowhere */
+    COPY_DIGESTS_CHECK,     /* the source's, compared with those in the digest_file */
+};
 
 struct copy_options {
     const struct url *sources; /* accepted by blk_check_url(), as `target` is */
@@ -65,8 +75,15 @@ struct copy_options {
     bool break_lock;            /* take the target's lock file, whoever has it */
     bool resume;                /* go on with what the journal says */
     const char
-        *journal;  /* its path, and there is one from the start on; NULL: the usual place, where
+        *journal; /* its path, and there is one from the start on; NULL: the usual place, where
                             the copy takes more than a few seconds; "": none */
+    enum copy_digests digests; /* not with resume: what is there already would have none. A target
+                                      that is not new has no head then: null: alone is of use */
+    const struct url
+        *digest_file; /* accepted by blk_check_url(); with overwrite it is replaced, if it
+                                      is a digest file. NULL: none */
+    /* With COPY_DIGESTS_CHECK: blocks that differ, in ranges, ascending. */
+    void (*differs)(void *opaque, uint64_t offset, uint64_t len);
     unsigned mode; /* of a new file: 0666 less the umask */
     struct blk_settings settings;
     /* One line for the user that is no failure; important: something is left for them to do.
@@ -93,6 +110,7 @@ enum copy_phase {
     COPY_PREPARING,
     COPY_COPYING,
     COPY_FINISHING, /* all is written; making it durable and visible */
+    COPY_RECORDING, /* of the target that is complete: its digests are kept, or compared */
     COPY_CLOSING,
     COPY_ENDED,
 };
@@ -119,10 +137,20 @@ struct copy_estimate {
     bool source_tells, target_tells; /* where data is; otherwise all of it counts as data */
 };
 
+/* What came of the digests; valid when the job ends with status 0. */
+struct copy_digest_result {
+    uint8_t root[DIGEST_SIZE];    /* one for the whole image */
+    uint32_t block;               /* bytes; the last may be short */
+    uint64_t size;                /* bytes of the image */
+    int64_t mtime_ns;             /* of what they stand for; 0: it has none */
+    uint64_t ranges, range_bytes; /* that differ, with COPY_DIGESTS_CHECK */
+};
+
 struct copy_result {
     int status;             /* 0 or -errno */
     struct blk_error error; /* which side, where, and what the server said */
     bool touched;           /* the target was written to, or may have been */
+    bool complete;          /* it is as it should be, also where what follows has failed */
     bool kept;              /* what has the target's name, or that nothing has, did not change */
     bool resumable;         /* what there is so far is kept, and on record: resume goes on */
     uint64_t bytes;         /* copied by this run: */
@@ -137,6 +165,7 @@ struct copy_result {
     unsigned depth;                /* slots per lane */
     uint64_t buffer_bytes;         /* lanes x slots x chunk: what the job allocated for data */
     struct copy_estimate estimate; /* with dry_run */
+    struct copy_digest_result digests;
 };
 
 /* Starts a job. The options are copied, what they point to outlives the job. NULL: out of memory.

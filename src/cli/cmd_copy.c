@@ -108,6 +108,8 @@ static const char *phase_name(enum copy_phase phase)
         return "copying";
     case COPY_FINISHING:
         return "making it durable";
+    case COPY_RECORDING:
+        return "writing the digests";
     case COPY_CLOSING:
     case COPY_ENDED:
         return "closing";

@@ -177,6 +177,11 @@ size_t digest_encode(struct digest_encoder *encoder, void *buf, size_t room)
 
 /* ---- Reading ---------------------------------------------------------------------------------- */
 
+bool digest_is_file(const void *bytes, size_t len)
+{
+    return len >= sizeof(magic) && memcmp(bytes, magic, sizeof(magic)) == 0;
+}
+
 int digest_decode_init(struct digest_decoder *decoder, struct digest *digest)
 {
     *decoder = (struct digest_decoder){.digest = digest, .want = DIGEST_HEADER};
@@ -206,7 +211,7 @@ static int take_header(struct digest_decoder *decoder, struct blk_error *error)
     uint32_t identity = get_32(header + AT_IDENTITY), block = get_32(header + AT_BLOCK);
     uint64_t size = get_64(header + AT_SIZE);
 
-    if (memcmp(header + AT_MAGIC, magic, sizeof(magic)) != 0)
+    if (!digest_is_file(header, DIGEST_HEADER))
         return refuse(error, "this is no digest file of lunferry's");
     if (get_32(header + AT_VERSION) != VERSION)
         return blk_error_set(error, EBADMSG,

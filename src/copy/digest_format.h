@@ -69,6 +69,9 @@ struct digest_decoder {
     char *identity;
 };
 
+/* Does a file that begins with these bytes claim to be one? */
+bool digest_is_file(const void *bytes, size_t len);
+
 /* 0 or -ENOMEM; released in either case. The digest as above. */
 int digest_decode_init(struct digest_decoder *decoder, struct digest *digest);
 void digest_decode_release(struct digest_decoder *decoder);

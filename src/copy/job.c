@@ -58,6 +58,7 @@ static void target_done(struct target *target, int status)
             reference_cancel(&job->reference);
         }
     } else if (job->phase == COPY_FINISHING) {
+        job->result.complete = true;
         /* Even when the job was stopped: it was too late for that. */
         job->result.status = 0;
         blk_error_clear(&job->result.error);
@@ -96,6 +97,7 @@ static void cancel_all(struct copy_job *job)
     source_cancel(&job->origin);
     reference_cancel(&job->reference);
     target_cancel(&job->targets[0]);
+    job_digests_cancel(job);
 }
 
 static void reference_done(struct reference *reference, int status)
@@ -133,15 +135,16 @@ static void journal_closed(struct resume *resume, int status)
     /* Where it was refused to go on, that would be refused again. */
     refused = job->pointless || (resume->earlier && !job->result.touched &&
                                  (code == ESTALE || code == EINVAL || code == ENOTSUP));
-    job->result.resumable = job->result.status < 0 && resume->recording && !refused;
+    job->result.resumable =
+        job->result.status < 0 && !job->result.complete && resume->recording && !refused;
     job_one_done(job);
 }
 
 static void close_all(struct copy_job *job)
 {
     struct target *target = &job->targets[0];
-    bool goes_on = job->result.status < 0 && job->resume.recording && !job->pointless &&
-                   (target->touched || job->resume.earlier);
+    bool goes_on = job->result.status < 0 && !job->result.complete && job->resume.recording &&
+                   !job->pointless && (target->touched || job->resume.earlier);
 
     target->keep_temporary = goes_on && !target->maybe_named;
     job->result.touched = target->touched;
@@ -172,6 +175,7 @@ static void close_all(struct copy_job *job)
     job->origin.done = source_done;
     source_close(&job->origin);
     target_close(&job->targets[0]);
+    job_digests_close(job);
 }
 
 /* ---- Phases ----------------------------------------------------------------------------------- */
@@ -202,6 +206,9 @@ static void run_phase(struct loop_call *call)
         break;
     case COPY_FINISHING:
         job_finish(job);
+        break;
+    case COPY_RECORDING:
+        job_record_digests(job);
         break;
     case COPY_CLOSING:
         close_all(job);
@@ -236,6 +243,8 @@ struct copy_job *copy_start(struct loop *loop, const struct copy_options *option
     assert(options->lanes == 1 || !options->in_order);
     assert(!options->verify || options->chunk % COPY_VERIFY_CHUNK == 0);
     assert(!options->salvage || options->bad_range);
+    assert(options->digests == COPY_DIGESTS_NONE || !options->resume);
+    assert(options->digests != COPY_DIGESTS_CHECK || (options->digest_file && options->differs));
     if (!job)
         return NULL;
     job->threads = calloc(COPY_MAX_LANES, sizeof(*job->threads)); /* resuming may want more */

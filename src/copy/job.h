@@ -7,12 +7,14 @@
  *   job_check.c    what is looked at before the first write, and after the last
  *   job_copy.c     the lanes at work
  *   job_survey.c   how much there is to do
+ *   job_digests.c  digests of the image's blocks: from where, to where
  */
 #ifndef LUNFERRY_JOB_H
 #define LUNFERRY_JOB_H
 
 #include <lunferry/copy.h>
 
+#include "digest_file.h"
 #include "lane_thread.h"
 #include "reference.h"
 #include "resume.h"
@@ -52,6 +54,14 @@ struct copy_job {
     struct loop_timer survey_timer;
     bool surveying;
     uint64_t data_total; /* bytes */
+
+    struct {
+        struct digest *digest; /* NULL: none are taken */
+        struct digest_list *list;
+        struct digest_file file;
+        bool opened; /* the file */
+        struct digest_subject subject;
+    } digests;
 
     struct lane_shared shared;
     _Atomic uint64_t bad_bytes;
@@ -94,6 +104,17 @@ void job_survey_init(struct copy_job *job);
 void job_survey_begin(struct copy_job *job);
 /* The lanes have ended. */
 void job_survey_end(struct copy_job *job);
+
+/* job_digests.c */
+/* Beside the other checks, when the source is joined: may there be digests, and where? */
+void job_digests_check(struct copy_job *job);
+/* Before the lanes begin, which take them. 0 or -ENOMEM. */
+int job_digests_begin(struct copy_job *job);
+/* The phase. */
+void job_record_digests(struct copy_job *job);
+void job_digests_cancel(struct copy_job *job);
+/* Beside the closing of all else. */
+void job_digests_close(struct copy_job *job);
 
 /* job_copy.c */
 void job_choose_depth(struct copy_job *job);

@@ -136,7 +136,9 @@ static uint64_t unit_of(const struct copy_job *job)
 {
     uint64_t unit = job->options.verify ? COPY_VERIFY_CHUNK : 4096;
     uint64_t source = job->source->limits.align, target = job->targets[0].dev->limits.align;
+    uint64_t block = job->result.digests.block;
 
+    unit = unit > block ? unit : block;
     unit = unit > source ? unit : source;
     unit = unit > target ? unit : target;
     return min_u64(unit, job->options.chunk);
@@ -165,6 +167,14 @@ static void choose_reference(struct copy_job *job)
     }
 }
 
+/* What one lane has to do by itself: a granule, or a block of a digest, if that is more. */
+static uint64_t piece_of(const struct copy_job *job)
+{
+    uint64_t granule = tracker_granule(job->targets[0].tracker);
+
+    return granule > job->result.digests.block ? granule : job->result.digests.block;
+}
+
 void job_copy(struct copy_job *job)
 {
     struct target *target = &job->targets[0];
@@ -188,8 +198,13 @@ void job_copy(struct copy_job *job)
             return;
         }
     }
-    plan_init(&job->shared.plan, target->head_len, min_u64(target->size, PLAN_OPEN),
-              tracker_granule(target->tracker), job->options.lanes);
+    if (job_digests_begin(job) < 0) {
+        job_fail_with(job, ENOMEM, "no memory for the digests");
+        job_one_done(job);
+        return;
+    }
+    plan_init(&job->shared.plan, target->head_len, min_u64(target->size, PLAN_OPEN), piece_of(job),
+              job->options.lanes);
     job->shared.stream = job->source->size == BLK_SIZE_UNKNOWN;
     job->shared.open_ended = job->shared.stream && target->new_file;
     job->shared.tracker = target->tracker;

@@ -57,10 +57,10 @@ static uint64_t slot_length(const struct lane *lane, const struct lane_piece *pi
     return min_u64(piece->end - piece->offset, most);
 }
 
-/* There is nothing to read or write. */
-static bool is_there(const struct lane_piece *piece)
+/* There is nothing to read or write. What is not copied has digests too, in a list of all blocks. */
+static bool is_there(const struct lane *lane, const struct lane_piece *piece)
 {
-    return piece->same || (piece->zeros && piece->target_zero);
+    return (piece->same && !lane->shared->list) || (piece->zeros && piece->target_zero);
 }
 
 static bool copy_next(struct lane *lane, bool *over)
@@ -71,9 +71,9 @@ static bool copy_next(struct lane *lane, bool *over)
     *over = answer == LANE_NOTHING;
     if (answer != LANE_PIECE)
         return false;
-    if (is_there(&piece)) {
-        if (lane->digest && piece.zeros)
-            digests_take_zeros(lane->shared->digests, piece.offset, piece.end - piece.offset);
+    if (is_there(lane, &piece)) {
+        if (piece.zeros)
+            lane_take_zeros(lane, piece.offset, piece.end - piece.offset);
         lane_skip(lane, piece.offset, piece.end - piece.offset);
         lane->position = piece.end;
         return true;
@@ -126,7 +126,7 @@ static void pass_is_over(struct lane *lane)
         /* goes on when that is done */
     } else if (tracker_unflushed(lane->shared->tracker, lane->number) > 0) {
         lane_flush(lane);
-    } else if (lane->state == LANE_COPYING && lane->digest) {
+    } else if (lane->state == LANE_COPYING && lane->shared->digests) {
         lane->state = LANE_VERIFYING;
         loop_defer(lane->loop, &lane->call);
     } else if (tracker_lost(lane->shared->tracker, lane->number) > 0) {
@@ -211,7 +211,7 @@ int lane_start(struct lane *lane)
         lane_release(lane);
         return -ENOMEM;
     }
-    if (lane->shared->digests) {
+    if (lane->shared->digests || lane->shared->list) {
         lane->digest = digest_new(NULL);
         if (!lane->digest) {
             lane_release(lane);

@@ -37,6 +37,7 @@
 #include <lunferry/block.h>
 #include <lunferry/copy.h>
 
+#include "digest_list.h"
 #include "digests.h"
 #include "plan.h"
 #include "rate.h"
@@ -52,10 +53,11 @@
 /* What the lanes of a job share. Who may change a field stands beside it. */
 struct lane_shared {
     const struct copy_options *options;
-    struct plan plan;        /* lanes: take segments */
-    struct tracker *tracker; /* lanes: their own granules */
-    struct digests *digests; /* lanes: those of their own granules; NULL: nothing is verified */
-    struct rate rate;        /* lanes */
+    struct plan plan;         /* lanes: take segments */
+    struct tracker *tracker;  /* lanes: their own granules */
+    struct digests *digests;  /* lanes: those of their own granules; NULL: nothing is verified */
+    struct digest_list *list; /* lanes: blocks of their own chunks; NULL: nobody wants to know */
+    struct rate rate;         /* lanes */
     /* The source has no size and cannot be read again; there is one lane then. And: the target is a new
      * file, which gets its size when that is known. */
     bool stream, open_ended;
@@ -158,7 +160,7 @@ struct lane {
     uint64_t walk_from, walk_end;      /* what both walks go over */
     _Atomic unsigned reading, writing; /* requests at the drivers, for the progress display */
     enum { LANE_COPYING, LANE_VERIFYING, LANE_ENDED } state;
-    struct digest *digest;   /* NULL: nothing is verified */
+    struct digest *digest;   /* NULL: none are taken */
     struct loop_timer timer; /* the rate allows more */
     uint64_t granted;        /* bytes that may be started at `start_at` */
     uint64_t start_at;

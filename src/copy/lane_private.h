@@ -94,6 +94,8 @@ void lane_drop_writes(struct lane *lane);
 
 /* ---- lane_read.c ------------------------------------------------------------------------------ */
 
+/* Zeros that no slot is needed for: their digests. */
+void lane_take_zeros(struct lane *lane, uint64_t offset, uint64_t len);
 /* Begins a slot that reads the piece from the source, or has its zeros. */
 void lane_start_piece(struct lane *lane, const struct lane_piece *piece);
 

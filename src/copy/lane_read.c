@@ -8,17 +8,28 @@
 #include <stdio.h>
 #include <string.h>
 
+void lane_take_zeros(struct lane *lane, uint64_t offset, uint64_t len)
+{
+    if (lane->shared->digests)
+        digests_take_zeros(lane->shared->digests, offset, len);
+    if (lane->shared->list)
+        digest_list_take_zeros(lane->shared->list, offset, len);
+}
+
 /* The slot's bytes are there. */
 static void take_digests(struct slot *slot)
 {
     struct lane *lane = slot->lane;
+    struct lane_shared *shared = lane->shared;
 
-    if (!lane->digest)
+    if (slot->zeros) {
+        lane_take_zeros(lane, slot->offset, slot->len);
         return;
-    if (slot->zeros)
-        digests_take_zeros(lane->shared->digests, slot->offset, slot->len);
-    else
-        digests_take(lane->shared->digests, lane->digest, slot->offset, slot->buffer, slot->len);
+    }
+    if (shared->digests)
+        digests_take(shared->digests, lane->digest, slot->offset, slot->buffer, slot->len);
+    if (shared->list)
+        digest_list_take(shared->list, lane->digest, slot->offset, slot->buffer, slot->len);
 }
 
 static void bad_found(void *opaque, uint64_t offset, uint64_t len)

@@ -37,6 +37,9 @@ int stream_check_source(const struct copy_options *options, const char *name,
          "where it ends, and what lies behind that for --zero-tail, is not known before"},
         {options->lanes > 1, "it is read by one lane; leave out --lanes"},
         {options->dry_run, "--dry-run would have to use it up to tell how much it is"},
+        {options->digests != COPY_DIGESTS_NONE,
+         "how many digests it has is not known before its end; `lunferry checksum' takes those of "
+         "the copy"},
         {options->resume, "what was read of it is gone, so that --resume cannot go on with it"},
     };
 
