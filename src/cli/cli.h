@@ -21,13 +21,14 @@ struct argp_state;
 
 enum exit_status {
     EXIT_DONE = 0,
-    EXIT_DIFFERENT = 1,  /* compare found a difference */
+    EXIT_DIFFERENT = 1,  /* compare, or checksum --check, found a difference */
     EXIT_UNTOUCHED = 2,  /* usage, a refusal, an end that does not open: nothing was changed */
     EXIT_INCOMPLETE = 3, /* failed after writing, or a comparison's reading, or a map, began */
     EXIT_SALVAGED = 5,   /* done, but for what the source has lost */
     EXIT_SIGNAL = 128,   /* and the signal's number: interrupted */
 };
 
+int cmd_checksum(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
 int cmd_copy(int argc, char **argv);
 int cmd_info(int argc, char **argv);

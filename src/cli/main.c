@@ -15,6 +15,7 @@ static const struct command {
 } commands[] = {
     {"copy", cmd_copy, "copy an image from one endpoint to another"},
     {"compare", cmd_compare, "say whether two endpoints hold the same bytes"},
+    {"checksum", cmd_checksum, "take one digest of an endpoint, or check it by a digest file"},
     {"map", cmd_map, "say where an endpoint has data and where it has zeros"},
     {"info", cmd_info, "open an endpoint and tell what was negotiated"},
 };
@@ -35,8 +36,8 @@ static void print_help(void)
     for (size_t i = 0; i < count; i++)
         endpoint_print_syntax(drivers[i]);
     printf(
-        "\n`lunferry COMMAND --help` tells a command's options. Exit status: 0 done; 1 compare "
-        "found a\ndifference; 2 nothing was touched (usage, a refusal, an endpoint that does not "
+        "\n`lunferry COMMAND --help` tells a command's options. Exit status: 0 done; 1 compare or "
+        "checksum\nfound a difference; 2 nothing was touched (usage, a refusal, an endpoint that does not "
         "open);\n3 failed after writing began, or in the middle of reading; 5 done, but for what "
         "the "
         "source\nhas lost (--salvage); 130 and 143 interrupted.\n");
