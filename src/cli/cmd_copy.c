@@ -173,6 +173,10 @@ static bool parse_endpoints(struct copy_command *command)
     }
     for (unsigned i = 0; i < command->text_count; i++)
         good = endpoint_parse(command->texts[i], &command->urls[i]) && good;
+    if (command->digests_text) {
+        good = endpoint_parse(command->digests_text, &command->digest_file) && good;
+        command->options.digest_file = &command->digest_file;
+    }
     return good;
 }
 
@@ -200,6 +204,7 @@ static void release_endpoints(struct copy_command *command)
         url_release(&command->urls[i]);
     free(command->urls);
     free(command->texts);
+    url_release(&command->digest_file);
     image_options_release(&command->images);
 }
 

@@ -17,6 +17,8 @@ struct copy_command {
     struct image_options images;
     struct target_options target;
     bool any_order;
+    const char *digests_text; /* of --digests; NULL: none */
+    struct url digest_file;
     char **argv; /* for the command that resumes */
     const char *bad_blocks_path;
     FILE *bad_blocks;

@@ -34,6 +34,7 @@ enum {
     OPT_TARGET_OFFSET,
     OPT_DRY_RUN,
     OPT_DELTA,
+    OPT_DIGESTS,
 };
 
 static const struct argp_option options[] = {
@@ -68,6 +69,10 @@ static const struct argp_option options[] = {
     {"delta", OPT_DELTA, NULL, 0,
      "Read what the target holds beside SOURCE, and write only what differs (its first MiB is not "
      "written last then)",
+     1},
+    {"digests", OPT_DIGESTS, "FILE", 0,
+     "Keep the SHA-256 of every block of a new TARGET in FILE, a path or an nfs:// URL, for "
+     "`lunferry checksum --check'; taken from what is read, nothing is read twice",
      1},
     {"dry-run", OPT_DRY_RUN, NULL, 0,
      "Open both ends and say what would be read, written, zeroed and skipped; change nothing", 1},
@@ -255,6 +260,10 @@ static void check_together(struct argp_state *state, const struct copy_command *
         argp_error(state, "--break-reservation needs --reserve too");
     if (o->resume && o->in_order)
         argp_error(state, "a copy that is written in order cannot be resumed");
+    if (o->resume && command->digests_text)
+        argp_error(state,
+                   "--digests cannot be resumed, for what an earlier run has copied has none; "
+                   "`lunferry checksum --digests FILE TARGET' makes them afterwards");
     if (o->resume && o->journal && !o->journal[0])
         argp_error(state, "--resume needs the journal");
     if (command->run.show && command->run.quiet)
@@ -349,6 +358,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case OPT_DELTA:
         o->compare = true;
+        break;
+    case OPT_DIGESTS:
+        command->digests_text = arg;
+        o->digests = COPY_DIGESTS_OF_TARGET;
         break;
     case OPT_DRY_RUN:
         o->dry_run = true;

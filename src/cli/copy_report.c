@@ -68,12 +68,22 @@ static const char *argument_text(const struct copy_command *command, const char 
     return arg;
 }
 
+/* Is it "--digests" or its FILE, or both in one? That cannot be resumed. */
+static bool is_digests(const struct copy_command *command, char **arg)
+{
+    const char *text = command->digests_text;
+
+    return text && (arg[1] == text || (text >= *arg && text <= *arg + strlen(*arg)));
+}
+
 static void print_resume(const struct copy_command *command)
 {
     fputs("lunferry: go on with: lunferry copy", stderr);
     if (!command->options.resume)
         fputs(" --resume", stderr);
     for (char **arg = command->argv + 1; *arg; arg++) {
+        if (is_digests(command, arg))
+            continue;
         fputc(' ', stderr);
         print_quoted(argument_text(command, *arg));
     }
@@ -83,6 +93,8 @@ static void print_resume(const struct copy_command *command)
 /* What the user finds there now. */
 static const char *aftermath(const struct copy_result *result)
 {
+    if (result->complete)
+        return "the target is complete";
     if (!result->touched)
         return "nothing was changed";
     if (result->kept)
@@ -139,6 +151,9 @@ int copy_report(const struct copy_command *command, const struct copy_result *re
     if (result->resumable) {
         say("what was copied so far is kept");
         print_resume(command);
+        if (command->digests_text)
+            say("its digests are then made with: lunferry checksum --digests %s %s",
+                command->digest_file.text, command->options.target->text);
     }
     if (interrupted)
         return EXIT_SIGNAL + command->signal;
