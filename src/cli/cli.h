@@ -33,6 +33,7 @@ int cmd_compare(int argc, char **argv);
 int cmd_copy(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_map(int argc, char **argv);
+int cmd_measure(int argc, char **argv);
 
 /* Prints "lunferry: ..." on stderr, as one line of its own even while a progress bar is shown. From
  * any thread. */

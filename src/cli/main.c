@@ -17,6 +17,7 @@ static const struct command {
     {"compare", cmd_compare, "say whether two endpoints hold the same bytes"},
     {"checksum", cmd_checksum, "take one digest of an endpoint, or check it by a digest file"},
     {"map", cmd_map, "say where an endpoint has data and where it has zeros"},
+    {"measure", cmd_measure, "say how long the file of a new image would be"},
     {"info", cmd_info, "open an endpoint and tell what was negotiated"},
 };
 
