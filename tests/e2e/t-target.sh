@@ -4,8 +4,8 @@
 # What may be said of the image that is made, and what does not go together: nothing is opened then, and nothing is
 # made.
 
-# refuses SENTENCE OPTION...: an extended regular expression.
-refuses() {
+# option_refused SENTENCE OPTION...: an extended regular expression.
+option_refused() {
     local sentence=$1
     shift
     run 2 "$LUNFERRY" copy "$@" "$T/none.img" "$T/made.img"
@@ -14,42 +14,42 @@ refuses() {
 }
 
 test_target_options_one_by_one() {
-    refuses '-O: "vmdk" is no format that is known; raw, qcow2 and qcow are$' -O vmdk
-    refuses '-O: qcow images can only be read; raw and qcow2 are written$' -O qcow
-    refuses '-F: "vmdk" is no format' -O qcow2 -B base -F vmdk
-    refuses '-o: "size" is not known; these are: cluster_size, compat, .*, refcount_bits$' -O qcow2 -o size=1G
-    refuses '-o: "" is not known' -O qcow2 -o cluster_size=4k,
-    refuses '-o cluster_size: 0 is no power of two between 512 and 2M$' -O qcow2 -o cluster_size=0
-    refuses '-o cluster_size: 3000 is no power of two' -O qcow2 -o cluster_size=3000
-    refuses '-o cluster_size: 4G is no power of two' -O qcow2 -o cluster_size=4G
-    refuses '-o cluster_size: "on" is not a size' -O qcow2 -o cluster_size
-    refuses '-o compat: "1.0" is not known; 1.1 \(or v3\) and 0.10 \(or v2\) are$' -O qcow2 -o compat=1.0
-    refuses '-o compression_type: "lz4" is not known; zlib and zstd are$' -O qcow2 -o compression_type=lz4
-    refuses '-o extended_l2: "yes" is neither on nor off$' -O qcow2 -o extended_l2=yes
-    refuses '-o lazy_refcounts: "" is neither on nor off$' -O qcow2 -o lazy_refcounts=
-    refuses '-o refcount_bits: "0" is out of range: it must be from 1 to 64$' -O qcow2 -o refcount_bits=0
-    refuses '-o refcount_bits: 24 is no power of two' -O qcow2 -o refcount_bits=24
-    refuses '--compression: "zst" is not known; zlib and zstd are$' -O qcow2 --compression zst:3
-    refuses '--compression: "20" is out of range: it must be from 1 to 19$' -O qcow2 --compression zstd:20
-    refuses '--compression: "10" is out of range: it must be from 1 to 9$' -O qcow2 --compression zlib:10
-    refuses '--compression: "" is not a whole decimal number' -O qcow2 --compression zlib:
+    option_refused '-O: "vmdk" is no format that is known; raw, qcow2 and qcow are$' -O vmdk
+    option_refused '-O: qcow images can only be read; raw and qcow2 are written$' -O qcow
+    option_refused '-F: "vmdk" is no format' -O qcow2 -B base -F vmdk
+    option_refused '-o: "size" is not known; these are: cluster_size, compat, .*, refcount_bits$' -O qcow2 -o size=1G
+    option_refused '-o: "" is not known' -O qcow2 -o cluster_size=4k,
+    option_refused '-o cluster_size: 0 is no power of two between 512 and 2M$' -O qcow2 -o cluster_size=0
+    option_refused '-o cluster_size: 3000 is no power of two' -O qcow2 -o cluster_size=3000
+    option_refused '-o cluster_size: 4G is no power of two' -O qcow2 -o cluster_size=4G
+    option_refused '-o cluster_size: "on" is not a size' -O qcow2 -o cluster_size
+    option_refused '-o compat: "1.0" is not known; 1.1 \(or v3\) and 0.10 \(or v2\) are$' -O qcow2 -o compat=1.0
+    option_refused '-o compression_type: "lz4" is not known; zlib and zstd are$' -O qcow2 -o compression_type=lz4
+    option_refused '-o extended_l2: "yes" is neither on nor off$' -O qcow2 -o extended_l2=yes
+    option_refused '-o lazy_refcounts: "" is neither on nor off$' -O qcow2 -o lazy_refcounts=
+    option_refused '-o refcount_bits: "0" is out of range: it must be from 1 to 64$' -O qcow2 -o refcount_bits=0
+    option_refused '-o refcount_bits: 24 is no power of two' -O qcow2 -o refcount_bits=24
+    option_refused '--compression: "zst" is not known; zlib and zstd are$' -O qcow2 --compression zst:3
+    option_refused '--compression: "20" is out of range: it must be from 1 to 19$' -O qcow2 --compression zstd:20
+    option_refused '--compression: "10" is out of range: it must be from 1 to 9$' -O qcow2 --compression zlib:10
+    option_refused '--compression: "" is not a whole decimal number' -O qcow2 --compression zlib:
 }
 
 test_target_options_together() {
-    refuses 'a raw image cannot be compressed: -c is for -O qcow2$' -c
-    refuses 'a raw image cannot be compressed: -c is for -O qcow2$' -O raw --compression zlib
-    refuses '-o lazy_refcounts=off: a raw image has no properties; -O qcow2 makes' -o lazy_refcounts=off
-    refuses 'a raw image has no backing image: -B is for -O qcow2$' -B base
-    refuses '-F says of what format the backing image is: it needs -B too$' -O qcow2 -F raw
-    refuses '-o compression_type=zlib and --compression zstd contradict each other$' \
+    option_refused 'a raw image cannot be compressed: -c is for -O qcow2$' -c
+    option_refused 'a raw image cannot be compressed: -c is for -O qcow2$' -O raw --compression zlib
+    option_refused '-o lazy_refcounts=off: a raw image has no properties; -O qcow2 makes' -o lazy_refcounts=off
+    option_refused 'a raw image has no backing image: -B is for -O qcow2$' -B base
+    option_refused '-F says of what format the backing image is: it needs -B too$' -O qcow2 -F raw
+    option_refused '-o compression_type=zlib and --compression zstd contradict each other$' \
         -O qcow2 -o compression_type=zlib --compression zstd:3
-    refuses 'zstd needs compat=1.1' -O qcow2 -o compat=0.10,compression_type=zstd
-    refuses 'zstd needs compat=1.1' -O qcow2 --compression zstd -o compat=v2
+    option_refused 'zstd needs compat=1.1' -O qcow2 -o compat=0.10,compression_type=zstd
+    option_refused 'zstd needs compat=1.1' -O qcow2 --compression zstd -o compat=v2
     # All of -o counts, wherever it stands.
-    refuses '-o extended_l2 needs compat=1.1$' -O qcow2 -o extended_l2 -o compat=v2
-    refuses '-o lazy_refcounts needs compat=1.1$' -o lazy_refcounts=on,compat=0.10 -O qcow2
-    refuses '-o extended_l2 needs clusters of 16k or more' -O qcow2 -o extended_l2=on,cluster_size=8k
-    refuses '-o refcount_bits=8 is too little for -c' -O qcow2 -c -o refcount_bits=8
+    option_refused '-o extended_l2 needs compat=1.1$' -O qcow2 -o extended_l2 -o compat=v2
+    option_refused '-o lazy_refcounts needs compat=1.1$' -o lazy_refcounts=on,compat=0.10 -O qcow2
+    option_refused '-o extended_l2 needs clusters of 16k or more' -O qcow2 -o extended_l2=on,cluster_size=8k
+    option_refused '-o refcount_bits=8 is too little for -c' -O qcow2 -c -o refcount_bits=8
     run 2 "$LUNFERRY" copy "$T/none.img" "$T/made.qcow"
     says 'made.qcow: by its name it is to be a qcow image, which can only be read; -O raw or -O qcow2'
 }
