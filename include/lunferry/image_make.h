@@ -63,9 +63,14 @@ struct image_make {
  * compressed clusters wait for others that go with them until blk_push(). There is no READ (-ENOTSUP) before it
  * is finished.
  *
- * Memory, all clones together: L2 tables that are being filled, at most IMAGE_MAKE_TABLES bytes of
- * them or two for each clone; 8 bytes for each L2 table of the disk; with compression, refcount_bits for each
- * cluster of the file; and for each clone a pack of about 1 MiB and the encoder.
+ * While it opens, the first cluster of the file is blanked, durably. Zeros are durable at once: they are entries, which
+ * blk_finish() writes. It gives the file the length that the image has come to, where that can be done. Clones are
+ * idle or closed then, and nothing is written afterwards.
+ *
+ * Memory, all clones together: L2 tables that are being filled or on their way, about IMAGE_MAKE_TABLES bytes of
+ * them or two for each clone; 8 bytes for each L2 table of the disk; 2 bytes for each cluster of the file that
+ * compressed ones lie in; and for each clone up to four packs of about 1 MiB (two clusters, if that is more) and
+ * the encoder.
  */
 struct blk_dev *image_make_open(struct loop *loop, const struct image_make *make,
                                 struct blk_task *task);

@@ -13,6 +13,8 @@
  *   qcow2_inflate.c
  *   qcow2_extents.c   EXTENTS
  *   qcow2.c           the blk_driver
+ *
+ * One that is written is a device of its own: qcow2_write.h.
  */
 #ifndef LUNFERRY_QCOW2_H
 #define LUNFERRY_QCOW2_H
