@@ -105,8 +105,11 @@ static void drain(struct lane *lane)
         blk_hurry(lane->target, 0);
         if (lane->reference)
             blk_hurry(lane->reference, 0);
-        if (lane->shared->stream) /* who may say nothing for ever */
+        /* At the other end of a stream is somebody who may do nothing for ever. */
+        if (lane->source->size == BLK_SIZE_UNKNOWN)
             blk_cancel_all(lane->source);
+        if (lane->target->size == BLK_SIZE_UNKNOWN)
+            blk_cancel_all(lane->target);
         lane_walks_stop(lane);
         for (struct slot *slot = lane->oldest; slot; slot = slot->next) {
             if (slot->state == SLOT_SALVAGING)

@@ -66,7 +66,7 @@ static bool target_counts(const struct lane *lane, uint64_t from)
 
     if (lane->state == LANE_VERIFYING)
         return true;
-    if (from >= lane->target->size) /* a stream may be longer */
+    if (from >= lane->target_walk.dev->size) /* a stream may be longer */
         return false;
     return shared->options->zero_unit > 0 && !lane->again && shared->target_tells &&
            from < shared->zero_from && (lane->target_walk.dev->caps & BLK_CAN_EXTENTS);
@@ -78,7 +78,7 @@ void lane_walks_over(struct lane *lane, uint64_t from, uint64_t to)
     lane->walk_end = to;
     walk_over(&lane->source_walk, from, to);
     if (target_counts(lane, from))
-        walk_over(&lane->target_walk, from, min_u64(to, lane->target->size));
+        walk_over(&lane->target_walk, from, min_u64(to, lane->target_walk.dev->size));
     else
         walk_stop(&lane->target_walk);
 }

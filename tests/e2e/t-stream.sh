@@ -188,3 +188,103 @@ test_qcow2_in_a_stream() {
     piped "$T/i.qcow2" -f raw - "$T/copy"
     cmp "$T/i.qcow2" "$T/copy"
 }
+
+# ---- stdout -----------------------------------------------------------------------------------------
+
+# silent_copy ARG...: like copy, and stdout is left alone.
+silent_copy() {
+    "$LUNFERRY" copy "$@" 2>"$T/err" || fail "exit status $?: $(cat "$T/err")"
+    [[ ! -s $T/err ]] || fail "said: $(cat "$T/err")"
+}
+
+test_everything_to_stdout() {
+    local size
+    for size in 1 65537 524288 16777729; do
+        image "$LAB_NFS_DIR/in.img" "$size"
+        silent_copy "$LAB_NFS/in.img" - | cat | cmp - "$LAB_NFS_DIR/in.img"
+        silent_copy -m 64 "$LAB_NFS/in.img" - >"$T/out.img"
+        cmp "$T/out.img" "$LAB_NFS_DIR/in.img"
+        silent_copy "$T/out.img" - | copy - "$LAB_NFS/again.img"
+        cmp "$T/out.img" "$LAB_NFS_DIR/again.img"
+        silent_copy - - < <(cat "$T/out.img") | cmp - "$T/out.img"
+        rm "$LAB_NFS_DIR"/{in,again}.img
+    done
+    copy --overwrite random:256M "$LAB_LUN4K"
+    silent_copy "$LAB_LUN4K" - | cmp - "$LAB_LUN4K_FILE"
+    silent_copy --source-range 4k+10000001 "$LAB_LUN4K" - |
+        cmp - <(tail -c +4097 "$LAB_LUN4K_FILE" | head -c 10000001)
+}
+
+# Holes are not read, and are zeros there.
+test_sparse_to_stdout() {
+    truncate -s 100000001 "$T/in"
+    dd if=/dev/urandom of="$T/in" bs=1M count=3 seek=20 conv=notrunc status=none
+    silent_copy "$T/in" - | cmp - "$T/in"
+    silent_copy -S 0 "$T/in" - | cmp - "$T/in"
+    run 0 "$LUNFERRY" copy -p "$T/in" -
+    cmp "$T/out" "$T/in"
+    says "copied 95.37 MiB"
+}
+
+test_stdout_is_appended_to() {
+    image "$T/in" 3000001
+    {
+        echo first
+        silent_copy "$T/in" -
+        silent_copy --sync "$T/in" -
+    } >"$T/all"
+    cmp "$T/all" <(echo first && cat "$T/in" "$T/in")
+}
+
+test_qcow2_image_to_stdout() {
+    truncate -s 8M "$T/raw"
+    dd if=/dev/urandom of="$T/raw" bs=64k count=20 seek=30 conv=notrunc status=none
+    qemu-img convert -c -O qcow2 "$T/raw" "$LAB_NFS_DIR/i.qcow2"
+    silent_copy "$LAB_NFS/i.qcow2" - | cmp - "$T/raw"
+    rm "$LAB_NFS_DIR/i.qcow2"
+}
+
+test_reader_of_stdout_goes() {
+    local status
+    image "$LAB_NFS_DIR/in.img" 64M
+    set +e
+    "$LUNFERRY" copy "$LAB_NFS/in.img" - 2>"$T/err" | head -c 1000000 | cmp -n 1000000 - "$LAB_NFS_DIR/in.img"
+    status=("${PIPESTATUS[@]}")
+    set -e
+    [[ "${status[*]}" == "3 0 0" ]] || fail "exit statuses ${status[*]}"
+    says "target: writing - at offset [0-9]*: whoever was to read it has gone \(broken pipe\); the target is not complete"
+    [[ $(wc -l <"$T/err") -eq 1 ]] || fail "said more than that"
+    rm "$LAB_NFS_DIR/in.img"
+}
+
+# onto FILE COMMAND...: with stdout there; '': closed.
+onto() {
+    local file=$1
+    shift
+    if [[ $file ]]; then
+        "$@" >"$file"
+    else
+        "$@" >&-
+    fi
+}
+
+test_stdout_that_is_full() {
+    image "$T/in" 4M
+    run 3 onto /dev/full "$LUNFERRY" copy "$T/in" -
+    says "target: writing - at offset 0: no space left on device; the target is not complete"
+    run 2 onto '' "$LUNFERRY" copy "$T/in" -
+    says "target: opening -: stdout is closed"
+    run 2 "$LUNFERRY" copy - null:1M <&-
+    says "source: opening -: stdin is closed"
+}
+
+test_silent_reader_is_not_waited_for() {
+    mkfifo "$T/fifo"
+    exec {reader}<>"$T/fifo"
+    env --default-signal=INT "$LUNFERRY" copy random:64M - >"$T/fifo" 2>"$T/err" &
+    pid=$!
+    head -c 1000000 <&"$reader" >/dev/null
+    kill -INT "$pid"
+    wait_status 130
+    says "interrupted; the target is not complete"
+}
