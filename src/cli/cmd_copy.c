@@ -180,28 +180,104 @@ static bool parse_endpoints(struct copy_command *command)
     return good;
 }
 
-/* Only raw images are written, and a name that says otherwise is no mistake to be guessed about. */
-static bool check_target_format(struct copy_command *command)
+/* The backing file, where it is and how the image will name it. */
+static bool find_base(struct copy_command *command)
 {
-    const struct url *target = &command->urls[command->text_count - 1];
+    struct target_options *target = &command->target;
+    const struct url *url = &command->urls[command->text_count - 1];
+    enum image_format format = target->base_format;
+    struct blk_error error;
 
-    if (!target_options_complete(&command->target, target))
-        return false;
-    if (command->target.layout.format == IMAGE_RAW)
+    if (!target->base)
         return true;
-    if (command->target.format != IMAGE_BY_NAME)
-        say("-O: lunferry cannot write qcow2 images yet, only raw ones");
-    else
-        say("target: %s: by its name it is to be a qcow2 image, which lunferry cannot write yet; "
-            "-O raw writes a raw one under that name",
-            target->text);
+    if (image_backing_name(url, arguments_full(target->base), &command->base,
+                           &command->base_recorded, &error) < 0) {
+        say("-B: %s", error.text);
+        return false;
+    }
+    if (format == IMAGE_BY_NAME)
+        format = image_format_of(&command->base);
+    target->layout.backing = command->base_recorded;
+    target->layout.backing_format = image_format_name(format ? format : IMAGE_RAW);
+    if (image_layout_complete(&target->layout, &error) < 0) {
+        say("%s", error.text);
+        return false;
+    }
+    command->options.base = &command->base;
+    command->options.base_image = command->images.choices[0];
+    command->options.base_image.snapshot = NULL;
+    command->options.base_image.format = target->base_format;
+    return true;
+}
+
+static bool refuse_for_format(const char *option, const char *why)
+{
+    say("%s: %s", option, why);
     return false;
+}
+
+/* What only a raw image has, or only one that is there already. */
+static bool check_format(const struct copy_command *command)
+{
+    static const char whole[] = "an image of the format qcow2 is always made anew and whole; for "
+                                "raw targets only (-O raw)";
+    const struct copy_options *o = &command->options;
+
+    if (!image_layout_has_format(&command->target.layout))
+        return true;
+    if (o->in_place)
+        return refuse_for_format("-n", whole);
+    if (o->target_offset > 0)
+        return refuse_for_format("--target-offset", whole);
+    if (o->zero_tail)
+        return refuse_for_format("--zero-tail", whole);
+    if (o->discard)
+        return refuse_for_format("--discard", whole);
+    if (o->target_is_zero)
+        return refuse_for_format("--target-is-zero", whole);
+    if (o->resume)
+        return refuse_for_format("--resume", "what an unfinished qcow2 image holds is known only "
+                                             "when it is finished: start anew");
+    if (o->compare && !command->target.base)
+        return refuse_for_format("--delta", "a new image holds nothing that SOURCE could differ "
+                                            "from, unless -B names its backing image");
+    if (o->verify)
+        return refuse_for_format("--verify", "a qcow2 image can be read when it is finished: "
+                                             "`lunferry compare SOURCE TARGET' does it then");
+    return true;
+}
+
+/* Chunks are whole clusters. */
+static bool fit_chunk(struct copy_command *command)
+{
+    const struct image_layout *layout = &command->target.layout;
+
+    if (!image_layout_has_format(layout) || command->options.chunk % layout->cluster_size == 0)
+        return true;
+    if (command->chunk_said) {
+        say("--request-size: %" PRIu32 " bytes are no multiple of the cluster size, %" PRIu32,
+            command->options.chunk, layout->cluster_size);
+        return false;
+    }
+    command->options.chunk = layout->cluster_size;
+    return true;
+}
+
+static bool choose_format(struct copy_command *command)
+{
+    if (!target_options_complete(&command->target, &command->urls[command->text_count - 1]) ||
+        !find_base(command) || !check_format(command) || !fit_chunk(command))
+        return false;
+    command->options.layout = command->target.layout;
+    return true;
 }
 
 static void release_endpoints(struct copy_command *command)
 {
     for (unsigned i = 0; command->urls && i < command->text_count; i++)
         url_release(&command->urls[i]);
+    url_release(&command->base);
+    free(command->base_recorded);
     free(command->urls);
     free(command->texts);
     url_release(&command->digest_file);
@@ -232,7 +308,7 @@ int cmd_copy(int argc, char **argv)
     argp_err_exit_status = EXIT_UNTOUCHED;
     argv[0] = (char *)(uintptr_t) "lunferry copy";
     argp_parse(&copy_argp, argc, argv, 0, NULL, &command);
-    if (parse_endpoints(&command) && check_target_format(&command) && open_bad_blocks(&command)) {
+    if (parse_endpoints(&command) && choose_format(&command) && open_bad_blocks(&command)) {
         command.options.image = command.images.choices[0];
         command.options.sources = command.urls;
         command.options.source_count = command.text_count - 1;

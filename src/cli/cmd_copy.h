@@ -16,6 +16,9 @@ struct copy_command {
     struct copy_options options;
     struct image_options images;
     struct target_options target;
+    struct url base;     /* where -B leads; zeros: nowhere */
+    char *base_recorded; /* as the image will name it; NULL: it does not */
+    bool chunk_said;     /* --request-size */
     bool any_order;
     const char *digests_text; /* of --digests; NULL: none */
     struct url digest_file;

@@ -296,6 +296,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case OPT_REQUEST_SIZE:
         option_chunk(state, "--request-size", arg, &o->chunk);
+        command->chunk_said = true;
         break;
     case OPT_OVERWRITE:
         o->overwrite = true;

@@ -325,7 +325,7 @@ static bool wants_head(const struct target *target)
 
     return (bare || target->options->in_place) && !target->options->in_order &&
            target->options->target_offset == 0 && !target_only_differs(target) &&
-           !image_layout_has_format(&target->options->layout);
+           !target_has_format(target);
 }
 
 /* ".NAME.lunferry-" and 16 hexadecimal digits, with NAME cut so that it stays a legal name. */
@@ -385,8 +385,7 @@ void target_check(struct target *target)
         target_end(target, 0);
         return;
     }
-    if (size != BLK_SIZE_UNKNOWN && !image_layout_has_format(&target->options->layout) &&
-        target->dev->size < size) {
+    if (size != BLK_SIZE_UNKNOWN && !target_has_format(target) && target->dev->size < size) {
         target_refuse(target, ENOSPC,
                       "%s is too small: it has %" PRIu64 " bytes (%s)%s, the source has %" PRIu64
                       " (%s)",
@@ -395,7 +394,7 @@ void target_check(struct target *target)
                       units_size(need, size));
         return;
     }
-    if (!image_layout_has_format(&target->options->layout))
+    if (!target_has_format(target))
         blk_need(target->dev, min_u64(size, target->dev->size));
     if (!(target->dev->caps & BLK_BARE) || target->options->overwrite ||
         (target->resumed && target->resumed->blanked)) {

@@ -8,15 +8,49 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A new file, of its full size: it has nothing but holes. */
-static void sized(struct target *target, int status)
+/* ---- A format of its own ---------------------------------------------------------------------- */
+
+/* From here on the target is what is inside the image: zeros, or what its backing file shows. */
+static void image_made(struct target *target, int status)
 {
     if (status < 0) {
         target_fail(target, &target->task.error);
         return;
     }
-    target->zero_from = target->resumed_end;
+    target->zero_from = target->options->base ? UINT64_MAX : 0;
     target_end(target, 0);
+}
+
+static void make_image(struct target *target)
+{
+    struct image_make make = {
+        .name = target->options->target->text,
+        .file = target->dev,
+        .layout = target->options->layout,
+        .size = target->size,
+    };
+    struct blk_dev *dev =
+        image_make_open(target->loop, &make, target_task_then(target, image_made));
+
+    if (dev)
+        target->dev = dev;
+    else
+        target_refuse(target, ENOMEM, "out of memory");
+}
+
+/* ---- A new file ------------------------------------------------------------------------------- */
+
+/* Of its full size: it has nothing but holes. */
+static void sized(struct target *target, int status)
+{
+    if (status < 0) {
+        target_fail(target, &target->task.error);
+    } else if (target_has_format(target)) {
+        make_image(target);
+    } else {
+        target->zero_from = target->resumed_end;
+        target_end(target, 0);
+    }
 }
 
 /* As it is written. */
@@ -29,12 +63,16 @@ static void grows(struct target *target)
 
 static void temporary_opened(struct target *target, int status)
 {
+    uint64_t size = target->size;
+
+    if (target_has_format(target))
+        size = image_make_bound(&target->options->layout, size);
     if (status < 0)
         target_fail(target, &target->task.error);
     else if (target->size == BLK_SIZE_UNKNOWN)
         grows(target);
     else
-        blk_resize(target->dev, target->size, target_task_then(target, sized));
+        blk_resize(target->dev, size, target_task_then(target, sized));
 }
 
 static void temporary_made(struct target *target, int status)
@@ -201,6 +239,8 @@ static void make_ready(struct target *target)
         look_at_head(target);
     } else if (target->head_len > 0) {
         target_req_then(target, BLK_ZERO, head_blanked);
+    } else if (target_has_format(target)) {
+        make_image(target);
     } else if (target_only_differs(target)) {
         target_range_then(target, BLK_FLUSH, 0, 0, settled);
     } else {

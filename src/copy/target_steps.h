@@ -10,6 +10,12 @@
 
 typedef void target_step(struct target *target, int status);
 
+/* Is it an image of a format, and not the bytes themselves? */
+static inline bool target_has_format(const struct target *target)
+{
+    return image_layout_has_format(&target->options->layout);
+}
+
 /* Is only what differs from what is there written? */
 static inline bool target_only_differs(const struct target *target)
 {
