@@ -151,3 +151,15 @@ test_measure_usage() {
     [[ $status -eq 3 ]] || fail "exit status $status"
     says 'writing to stdout failed: No space left on device'
 }
+
+test_measure_interrupted() {
+    local address
+    address=$(lab_link frozen)
+    trap 'lab_link_stop frozen' EXIT
+    lab_link_freeze frozen
+    background "$LUNFERRY" measure -O qcow2 "$(lab_link_url frozen "$LAB_LUN512")"
+    lab_wait 20 is_connected "$address" "$LAB_ISCSI_PORT" || fail "does not connect"
+    kill -s INT "$pid"
+    wait_status 130
+    says '^lunferry: interrupted$'
+}
