@@ -21,6 +21,7 @@ struct found {
     uint64_t cluster, entries, l1, l1_entries, reftable, reftable_clusters, clusters;
     uint64_t *uses;         /* of each cluster of the file */
     unsigned char *content; /* of one cluster */
+    ZSTD_DCtx *zstd_context;
 };
 
 static uint64_t get(const struct found *found, uint64_t at, unsigned len)
@@ -104,17 +105,17 @@ static bool inflate_raw(struct found *found, const unsigned char *in, size_t len
 
 static bool inflate_zstd(struct found *found, const unsigned char *in, size_t len)
 {
-    ZSTD_DStream *stream = ZSTD_createDStream();
     ZSTD_inBuffer from = {in, len, 0};
     ZSTD_outBuffer to = {found->content, found->cluster, 0};
 
+    ZSTD_DCtx_reset(found->zstd_context, ZSTD_reset_session_only);
     while (to.pos < to.size) {
         size_t before = to.pos + from.pos;
 
-        if (ZSTD_isError(ZSTD_decompressStream(stream, &to, &from)) || to.pos + from.pos == before)
+        if (ZSTD_isError(ZSTD_decompressStream(found->zstd_context, &to, &from)) ||
+            to.pos + from.pos == before)
             break;
     }
-    ZSTD_freeDStream(stream);
     return to.pos == to.size;
 }
 
@@ -264,10 +265,12 @@ bool qcow2_check(struct qcow2_check *check)
         return false;
     found.uses = calloc(found.clusters + 1, sizeof(*found.uses));
     found.content = malloc(found.cluster);
+    found.zstd_context = found.zstd ? ZSTD_createDCtx() : NULL;
     assert_non_null(found.uses);
     assert_non_null(found.content);
     good = check_tables(&found) && check_refcounts(&found);
     free(found.uses);
     free(found.content);
+    ZSTD_freeDCtx(found.zstd_context);
     return good;
 }

@@ -20,12 +20,19 @@ void writing_pattern(unsigned char *bytes, size_t len, uint32_t seed)
     }
 }
 
+static void on_event(struct blk_watcher *watcher, enum blk_event event, const char *name,
+                     const char *text)
+{
+    (void)watcher, (void)event, (void)name, (void)text;
+}
+
 void writing_init(struct writing *writing, const struct image_layout *layout, uint64_t size)
 {
     struct blk_error error;
 
     memset(writing, 0, sizeof(*writing));
     desk_init(&writing->desk, 1);
+    writing->desk.watcher.event = on_event;
     writing->layout = *layout;
     writing->layout.format = IMAGE_QCOW2;
     writing->layout.refcount_bits = 0;
