@@ -422,8 +422,8 @@ static void open_stream(struct blk_dev *dev, const struct blk_open_args *args)
     dev->limits = (struct blk_limits){
         .align = 1,
         .mem_align = 1,
-        .max_read = MIB,
-        .max_write = MIB,
+        .max_read = 16 * MIB,
+        .max_write = 16 * MIB,
         .max_depth = 64,
     };
     stream->watch.prepare = prepare;

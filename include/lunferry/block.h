@@ -248,6 +248,11 @@ struct blk_dev *blk_clone(struct loop *loop, const struct blk_dev *origin, unsig
  * anew, is an error at once. Until it is called: all that it had when it was opened. */
 void blk_need(struct blk_dev *dev, uint64_t size);
 
+/* From now on the driver gets no READ and no WRITE that is longer: bytes, cut down to whole blocks, but one
+ * at least. Zeros that are written because there is no other means are WRITEs too. 0: as it is. With
+ * nothing in flight; clones are not told. */
+void blk_cap(struct blk_dev *dev, uint32_t max_read, uint32_t max_write);
+
 /* From now on nothing is repeated for longer than `ns`; 0: what waits to be repeated is cancelled. */
 void blk_hurry(struct blk_dev *dev, uint64_t ns);
 

@@ -54,7 +54,10 @@ struct copy_options {
                             their write; 1 to COPY_MAX_DEPTH; 0: from the round trips that were
                             measured while opening */
     unsigned lanes;         /* 1 to COPY_MAX_LANES; 1 with in_order */
-    uint32_t chunk;      /* bytes that one slot moves; a multiple of 4096, at most COPY_MAX_CHUNK */
+    uint32_t chunk; /* bytes that one slot moves; a multiple of 4096, at most COPY_MAX_CHUNK */
+    uint32_t read_size,
+        write_size;      /* the longest READ of what is read, and WRITE to the target; multiples of
+                            4096, at most `chunk`; 0: as long as the chunk */
     bool in_order;       /* a write starts when all before it are complete */
     bool in_place;       /* write into the file that is there instead of publishing a new one */
     bool overwrite;      /* replace what the target holds */

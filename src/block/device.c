@@ -304,6 +304,26 @@ void blk_need(struct blk_dev *dev, uint64_t size)
         dev->driver->need(dev, size);
 }
 
+static uint32_t cap(const struct blk_dev *dev, uint32_t max, uint32_t wanted)
+{
+    uint32_t blocks = (uint32_t)round_down(wanted, dev->limits.align);
+
+    if (wanted == 0)
+        return max;
+    blocks = blocks > 0 ? blocks : dev->limits.align;
+    return blocks < max ? blocks : max;
+}
+
+void blk_cap(struct blk_dev *dev, uint32_t max_read, uint32_t max_write)
+{
+    dev->limits.max_read = cap(dev, dev->limits.max_read, max_read);
+    dev->limits.max_write = cap(dev, dev->limits.max_write, max_write);
+    if (!dev->driver->relays)
+        return;
+    dev->middle->max_read = max_read > 0 ? dev->limits.max_read : dev->middle->max_read;
+    dev->middle->max_write = max_write > 0 ? dev->limits.max_write : dev->middle->max_write;
+}
+
 void blk_push(struct blk_dev *dev)
 {
     if (dev->driver->push)

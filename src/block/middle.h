@@ -65,7 +65,8 @@ struct blk_middle {
     bool close_begun, closed;
 
     struct retry retry;
-    uint64_t need; /* bytes that the job needs of the device */
+    uint64_t need;                /* bytes that the job needs of the device */
+    uint32_t max_read, max_write; /* blk_cap(), of a device that relays; 0: any */
 
     struct loop_call call;       /* runs middle_deliver() */
     struct piece_list waiting;   /* callers' requests with pieces still to be made */

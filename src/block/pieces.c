@@ -119,6 +119,17 @@ static bool has_zero(const struct blk_dev *dev, const struct blk_req *req)
     return (dev->caps & BLK_CAN_ZERO) && !in_vain;
 }
 
+/* What relays is given requests as they come, unless they are to be shorter. */
+static uint64_t cut_to_relay(const struct blk_dev *dev, const struct blk_req *req, uint64_t from,
+                             uint64_t end)
+{
+    const struct blk_middle *middle = dev->middle;
+    bool writes = req->op == BLK_WRITE || (req->op == BLK_ZERO && !(dev->caps & BLK_CAN_ZERO));
+    uint32_t max = req->op == BLK_READ ? middle->max_read : writes ? middle->max_write : 0;
+
+    return max > 0 ? cut(from, end, 0, max) : end - from;
+}
+
 uint64_t middle_cut(const struct blk_dev *dev, const struct blk_req *req, uint64_t *from,
                     uint64_t end, bool *whole_block)
 {
@@ -126,7 +137,7 @@ uint64_t middle_cut(const struct blk_dev *dev, const struct blk_req *req, uint64
 
     *whole_block = false;
     if (dev->driver->relays)
-        return end - *from;
+        return cut_to_relay(dev, req, *from, end);
     if (req->op == BLK_DISCARD)
         return cut_discard(dev, from, end);
     block_end = min_u64(round_down(*from, align) + align, dev->size);

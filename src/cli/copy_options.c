@@ -86,8 +86,10 @@ static const struct argp_option options[] = {
      "Start each write when all before it are complete (slower; leaves the head of a LUN "
      "unguarded)",
      2},
-    {"request-size", OPT_REQUEST_SIZE, "SIZE", 0,
-     "Bytes that one chunk moves, a multiple of 4k up to 16M (512k)", 2},
+    {"request-size", OPT_REQUEST_SIZE, "READ[,WRITE]", 0,
+     "The longest read and, if that is to be another, the longest write, in bytes: multiples of 4k "
+     "up to 16M (512k). A chunk holds the longer of the two",
+     2},
     {"lanes", OPT_LANES, "N", 0,
      "Threads, each with connections of its own to both ends and with -m chunks in flight (1)", 2},
     {"rate-limit", OPT_RATE_LIMIT, "BYTES", 0, "Copy at most so many bytes a second (k, M, G)", 2},
@@ -195,6 +197,25 @@ static void parse_range(struct argp_state *state, const char *arg, uint64_t *off
         argp_error(state, "--source-range: \"%s\" ends beyond 8 EiB", arg);
 }
 
+/* "64k", "64k,1M". A chunk is as long as the longer one, and whole writes, if that is possible. */
+static void parse_request_size(struct argp_state *state, const char *arg, struct copy_options *o)
+{
+    const char *comma = strchr(arg, ',');
+    char *read = strndup(arg, comma ? (size_t)(comma - arg) : strlen(arg));
+    uint32_t longer, whole;
+
+    if (!read)
+        argp_failure(state, EXIT_UNTOUCHED, ENOMEM, "--request-size");
+    option_chunk(state, "--request-size", read, &o->read_size);
+    free(read);
+    o->write_size = o->read_size;
+    if (comma)
+        option_chunk(state, "--request-size", comma + 1, &o->write_size);
+    longer = o->read_size > o->write_size ? o->read_size : o->write_size;
+    whole = (longer + o->write_size - 1) / o->write_size * o->write_size;
+    o->chunk = whole <= COPY_MAX_CHUNK ? whole : longer;
+}
+
 static void parse_zero_unit(struct argp_state *state, const char *arg, uint32_t *unit)
 {
     uint64_t bytes;
@@ -254,7 +275,7 @@ static void check_together(struct argp_state *state, const struct copy_command *
     if (o->in_place && !o->overwrite)
         argp_error(state, "-n changes the file that is there: it needs --overwrite too");
     if (o->verify && o->chunk % COPY_VERIFY_CHUNK != 0)
-        argp_error(state, "with --verify, --request-size is a multiple of 256k");
+        argp_error(state, "with --verify, the longer --request-size is a multiple of 256k");
     if (command->bad_blocks_path && !o->salvage)
         argp_error(state, "--bad-blocks lists what --salvage finds: it needs that too");
     if (o->break_reservation && !o->reserve)
@@ -295,7 +316,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         option_number(state, "--lanes", arg, 1, COPY_MAX_LANES, &o->lanes);
         break;
     case OPT_REQUEST_SIZE:
-        option_chunk(state, "--request-size", arg, &o->chunk);
+        parse_request_size(state, arg, o);
         command->chunk_said = true;
         break;
     case OPT_OVERWRITE:

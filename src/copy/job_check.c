@@ -188,6 +188,8 @@ static void check_joined(struct copy_job *job)
     /* A journal is there for a reservation's key alone. */
     if (job->source->size == BLK_SIZE_UNKNOWN)
         job->pointless = true;
+    blk_cap(job->source, job->options.read_size,
+            0); /* its start, that is; the lanes see to the rest */
     if (check_resume(job) == 0) {
         if (target_plan(&job->targets[0], job->source->size) < 0)
             job_fail(job, &job->targets[0].error, NULL);

@@ -72,14 +72,26 @@ void job_survey_end(struct copy_job *job)
 
 /* ---- In place of one -------------------------------------------------------------------------- */
 
+static uint64_t requests(uint64_t offset, uint64_t len, uint32_t size)
+{
+    return (offset + len - 1) / size - offset / size + 1;
+}
+
 /* The head is written whole, whatever it holds. */
-static void count_head(struct survey *survey, enum survey_kind kind, uint64_t offset, uint64_t len)
+static void count_run(struct survey *survey, enum survey_kind kind, uint64_t offset, uint64_t len)
 {
     struct copy_job *job = survey->opaque;
     struct copy_estimate *estimate = &job->result.estimate;
+    const struct copy_options *options = &job->options;
+    uint32_t read_size = options->read_size ? options->read_size : options->chunk;
+    uint32_t write_size = options->write_size ? options->write_size : options->chunk;
     uint64_t head = job->targets[0].head_len;
     uint64_t part = offset < head ? min_u64(len, head - offset) : 0;
 
+    if (kind == SURVEY_READ) {
+        estimate->reads += requests(offset, len, read_size);
+        estimate->writes += requests(offset, len, write_size);
+    }
     if (kind == SURVEY_READ || part == 0)
         return;
     estimate->data += part;
@@ -100,7 +112,6 @@ static void estimated(struct survey *survey)
     estimate->data += survey->totals[SURVEY_READ].bytes;
     estimate->zeroed += survey->totals[SURVEY_ZERO].bytes;
     estimate->skipped += survey->totals[SURVEY_SKIP].bytes;
-    estimate->reads = estimate->writes = survey->totals[SURVEY_READ].requests;
     estimate->zeros = survey->totals[SURVEY_ZERO].requests;
     if (job->options.zero_unit == 0) { /* written like data, though nobody reads them */
         estimate->data += estimate->zeroed;
@@ -126,7 +137,7 @@ void job_estimate(struct copy_job *job)
     job->survey.target = zero || options->zero_unit == 0 ? NULL : target->dev;
     if (options->zero_unit == 0)
         job->survey.zero_from = UINT64_MAX;
-    job->survey.run = count_head;
+    job->survey.run = count_run;
     job->survey.done = estimated;
     if (start(job) < 0) {
         job_fail_with(job, ENOMEM, "out of memory");

@@ -221,6 +221,10 @@ int lane_start(struct lane *lane)
             return -ENOMEM;
         }
     }
+    blk_cap(lane->source, options->read_size, 0);
+    blk_cap(lane->target, 0, options->write_size);
+    if (lane->reference)
+        blk_cap(lane->reference, options->read_size, 0);
     lane->call.run = lane_step;
     lane->timer.fire = rate_timer;
     lane->state = LANE_COPYING;

@@ -288,3 +288,21 @@ test_silent_reader_is_not_waited_for() {
     wait_status 130
     says "interrupted; the target is not complete"
 }
+
+test_sizes_of_reads_and_writes() {
+    local sizes
+    image "$T/in" 20000001
+    for sizes in 4k,1M 1M,4k 12k,8k 64k,192k 16M,12M 4k 16M; do
+        piped "$T/in" --request-size "$sizes" - "$LAB_NFS/r.img"
+        silent_copy --request-size "$sizes" "$LAB_NFS/r.img" - | cmp - "$T/in"
+        piped "$T/in" --overwrite --request-size "$sizes" - "$LAB_LUN4K"
+        silent_copy --request-size "$sizes" --source-range 0+20000001 "$LAB_LUN4K" - | cmp - "$T/in"
+        copy -n --overwrite --request-size "$sizes" --target-offset 4k "$T/in" "$LAB_LUN512"
+        cmp <(tail -c +4097 "$LAB_LUN512_FILE" | head -c 20000001) "$T/in"
+        rm "$LAB_NFS_DIR/r.img"
+    done
+    run 2 "$LUNFERRY" copy --request-size 64k,1000 "$T/in" null:1G
+    says "request-size.*1000"
+    run 2 "$LUNFERRY" copy --verify --request-size 64k,192k "$T/in" null:1G
+    says "the longer --request-size is a multiple of 256k"
+}

@@ -165,14 +165,29 @@ class Case(unittest.TestCase):
 
     # ---- Lunferry -----------------------------------------------------------------------------
 
-    def begin(self, *arguments):
-        """Starts lunferry; a subprocess.Popen. To be ended by finish()."""
+    def pipe_from(self, name):
+        """The end of a pipe out of which the bytes of a file come; the caller's to close."""
+        writer = popen(["cat", str(self.path(name))], stdout=subprocess.PIPE)
+
+        def end():
+            writer.kill()
+            writer.wait()
+
+        self.addCleanup(end)
+        return writer.stdout
+
+    def begin(self, *arguments, feed=None):
+        """Starts lunferry, with the bytes of the file `feed` coming in on stdin; a subprocess.Popen. To
+        be ended by finish()."""
         arguments = [str(argument) for argument in arguments]
         # Journals of copies that take long stay among the test's own files.
         environment = dict(os.environ, XDG_STATE_HOME=str(self.directory / "state"))
-        run = popen([str(LUNFERRY), *arguments], cwd=self.directory, stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-                    env=environment)
+        stdin = self.pipe_from(feed) if feed else None
+        run = popen([str(LUNFERRY), *arguments], cwd=self.directory,
+                    stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
+        if stdin:
+            stdin.close()
         run.given = arguments
         self.runs.append(run)
         return run
@@ -193,16 +208,16 @@ class Case(unittest.TestCase):
             self.fail(f"crashed: {result}")
         return result
 
-    def lunferry(self, *arguments, status=0):
+    def lunferry(self, *arguments, status=0, feed=None):
         """Runs lunferry, which is to end with this status (None: any); a Result."""
-        result = self.finish(self.begin(*arguments))
+        result = self.finish(self.begin(*arguments, feed=feed))
         if status is not None and result.status != status:
             self.fail(f"not {status}: {result}")
         return result
 
-    def copy(self, *arguments, status=0):
+    def copy(self, *arguments, status=0, feed=None):
         """Raw, and said to be: a look at what a source begins with would be one more READ."""
-        return self.lunferry("copy", "-q", "-f", "raw", *arguments, status=status)
+        return self.lunferry("copy", "-q", "-f", "raw", *arguments, status=status, feed=feed)
 
     def says(self, result, pattern):
         """A line of its standard error matches the regular expression."""

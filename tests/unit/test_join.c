@@ -213,6 +213,23 @@ static void test_nothing_is_cut_twice(void **state)
     }
 }
 
+/* Unless what is above wants its requests short: they reach a part as they are then. */
+static void test_capped(void **state)
+{
+    unsigned char buf[8192];
+    struct desk_req req;
+    struct row row;
+
+    (void)state;
+    row_of_two(&row);
+    blk_cap(row.desk.dev, 3072, 1024);
+    assert_int_equal(desk_do(&row.desk, &req, BLK_READ, 0, 0, buf, 8192), 0);
+    assert_int_equal(desk_do(&row.desk, &req, BLK_WRITE, 0, 3584, buf, 1024), 0);
+    fake_disk_check_commands(&row.disks[0], "READ 4k+3k; READ 7k+1k; WRITE 7680+512");
+    fake_disk_check_commands(&row.disks[1], "READ 0+2k; READ 2k+2k; WRITE 0+512");
+    row_release(&row);
+}
+
 /* Requests that lie across parts, and those that lie in one. */
 static void test_across(void **state)
 {
@@ -556,13 +573,21 @@ static void test_durable_across(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_array),        cmocka_unit_test(test_nothing_is_cut_twice),
-        cmocka_unit_test(test_across),       cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_errors),       cmocka_unit_test(test_medium),
-        cmocka_unit_test(test_short),        cmocka_unit_test(test_every_fault),
-        cmocka_unit_test(test_lost_below),   cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_epoch_of_one), cmocka_unit_test(test_epochs_of_several),
-        cmocka_unit_test(test_epoch_across), cmocka_unit_test(test_durable_across),
+        cmocka_unit_test(test_array),
+        cmocka_unit_test(test_nothing_is_cut_twice),
+        cmocka_unit_test(test_capped),
+        cmocka_unit_test(test_across),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_medium),
+        cmocka_unit_test(test_short),
+        cmocka_unit_test(test_every_fault),
+        cmocka_unit_test(test_lost_below),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_epoch_of_one),
+        cmocka_unit_test(test_epochs_of_several),
+        cmocka_unit_test(test_epoch_across),
+        cmocka_unit_test(test_durable_across),
     };
 
     return cmocka_run_group_tests_name("join", tests, NULL, NULL);

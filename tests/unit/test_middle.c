@@ -535,6 +535,45 @@ static void test_short_read(void **state)
     desk_release(&desk);
 }
 
+/* Not longer than was asked for, nor than the driver takes; and not less than a block. */
+static void test_caps(void **state)
+{
+    static const struct {
+        uint32_t read, write;
+        const char *log;
+    } cases[] = {
+        {0, 0, "READ 0+4096\nREAD 4096+4096\nWRITE 0+4096\nWRITE 4096+4096\n"},
+        {65536, 65536, "READ 0+4096\nREAD 4096+4096\nWRITE 0+4096\nWRITE 4096+4096\n"},
+        {3000, 0,
+         "READ 0+2560\nREAD 2560+2560\nREAD 5120+2560\nREAD 7680+512\nWRITE 0+4096\n"
+         "WRITE 4096+4096\n"},
+        {0, 2048,
+         "READ 0+4096\nREAD 4096+4096\nWRITE 0+2048\nWRITE 2048+2048\nWRITE 4096+2048\n"
+         "WRITE 6144+2048\n"},
+    };
+    unsigned char buf[8192];
+    struct desk_req req;
+
+    (void)state;
+    fill(buf, sizeof(buf), 3);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct desk desk;
+
+        desk_init(&desk, 20000);
+        desk.disk.limits.align = 512;
+        desk.disk.limits.max_read = desk.disk.limits.max_write = 4096;
+        desk_open(&desk, true);
+        blk_cap(desk.dev, cases[i].read, cases[i].write);
+        assert_int_equal(desk_do(&desk, &req, BLK_READ, 0, 0, buf, 8192), 0);
+        assert_int_equal(desk_do(&desk, &req, BLK_WRITE, 0, 0, buf, 8192), 0);
+        desk_check_log(&desk, cases[i].log);
+        blk_cap(desk.dev, 1, 1);
+        assert_int_equal(desk_do(&desk, &req, BLK_ZERO, 0, 0, NULL, 1024), 0);
+        desk_check_log(&desk, "WRITE 0+512\nWRITE 512+512\n");
+        desk_release(&desk);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -552,6 +591,7 @@ int main(void)
         cmocka_unit_test(test_failed_change),
         cmocka_unit_test(test_failed_flush_for_fua),
         cmocka_unit_test(test_short_read),
+        cmocka_unit_test(test_caps),
     };
 
     return cmocka_run_group_tests_name("middle", tests, NULL, NULL);

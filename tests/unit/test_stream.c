@@ -211,7 +211,7 @@ static void test_pipe_of_somebody_else(void **state)
     collect(state, PIPE, 5000);
 }
 
-/* A request of several of the driver's, and a stream that ends in the middle of one. */
+/* A request that the driver gets in pieces, and a stream that ends in the middle of one. */
 static void test_long_request_that_the_end_cuts_short(void **state)
 {
     enum { LEN = 3 * MIB + 5 };
@@ -226,6 +226,7 @@ static void test_long_request_that_the_end_cuts_short(void **state)
     connect_to(stage, STDIN_FILENO, PIPE);
     at = feed(stage, sent, LEN);
     dev = open_stream(stage);
+    blk_cap(dev, MIB, 0);
     ground_submit(dev, &request, BLK_READ, 0, 0, got, 5 * MIB, &left);
     while (at < LEN) {
         turn(stage);
