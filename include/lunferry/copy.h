@@ -45,6 +45,9 @@ struct copy_options {
      */
     const struct url *base;
     struct image_choice base_image;
+    /* A digest file of the base, accepted by blk_check_url(): where they are compared, the base is read
+     * only in blocks whose digests differ. NULL: none. */
+    const struct url *base_digests;
     bool compare; /* with a base: in any case. Without: with what the target holds, which is there
                      already where it is equal */
     uint64_t source_offset,

@@ -177,6 +177,10 @@ static bool parse_endpoints(struct copy_command *command)
         good = endpoint_parse(command->digests_text, &command->digest_file) && good;
         command->options.digest_file = &command->digest_file;
     }
+    if (command->base_digests_text) {
+        good = endpoint_parse(command->base_digests_text, &command->base_digests) && good;
+        command->options.base_digests = &command->base_digests;
+    }
     return good;
 }
 
@@ -188,6 +192,10 @@ static bool find_base(struct copy_command *command)
     enum image_format format = target->base_format;
     struct blk_error error;
 
+    if (!target->base && command->base_digests_text) {
+        say("--base-digests are those of BASE, and -B names none");
+        return false;
+    }
     if (!target->base)
         return true;
     if (image_backing_name(url, arguments_full(target->base), &command->base,
@@ -281,6 +289,7 @@ static void release_endpoints(struct copy_command *command)
     free(command->urls);
     free(command->texts);
     url_release(&command->digest_file);
+    url_release(&command->base_digests);
     image_options_release(&command->images);
 }
 

@@ -22,6 +22,8 @@ struct copy_command {
     bool any_order;
     const char *digests_text; /* of --digests; NULL: none */
     struct url digest_file;
+    const char *base_digests_text; /* of --base-digests; NULL: none */
+    struct url base_digests;
     char **argv; /* for the command that resumes */
     const char *bad_blocks_path;
     FILE *bad_blocks;

@@ -34,6 +34,7 @@ enum {
     OPT_TARGET_OFFSET,
     OPT_DRY_RUN,
     OPT_DELTA,
+    OPT_BASE_DIGESTS,
     OPT_DIGESTS,
 };
 
@@ -73,6 +74,10 @@ static const struct argp_option options[] = {
     {"digests", OPT_DIGESTS, "FILE", 0,
      "Keep the SHA-256 of every block of a new TARGET in FILE, a path or an nfs:// URL, for "
      "`lunferry checksum --check'; taken from what is read, nothing is read twice",
+     1},
+    {"base-digests", OPT_BASE_DIGESTS, "FILE", 0,
+     "A digest file of BASE (with -B): where SOURCE and BASE are compared, only blocks with "
+     "other digests are read from BASE",
      1},
     {"dry-run", OPT_DRY_RUN, NULL, 0,
      "Open both ends and say what would be read, written, zeroed and skipped; change nothing", 1},
@@ -385,6 +390,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_DIGESTS:
         command->digests_text = arg;
         o->digests = COPY_DIGESTS_OF_TARGET;
+        break;
+    case OPT_BASE_DIGESTS:
+        command->base_digests_text = arg;
         break;
     case OPT_DRY_RUN:
         o->dry_run = true;

@@ -38,7 +38,8 @@ static void print_help(void)
         endpoint_print_syntax(drivers[i]);
     printf(
         "\n`lunferry COMMAND --help` tells a command's options. Exit status: 0 done; 1 compare or "
-        "checksum\nfound a difference; 2 nothing was touched (usage, a refusal, an endpoint that does not "
+        "checksum\nfound a difference; 2 nothing was touched (usage, a refusal, an endpoint that "
+        "does not "
         "open);\n3 failed after writing began, or in the middle of reading; 5 done, but for what "
         "the "
         "source\nhas lost (--salvage); 130 and 143 interrupted.\n");

@@ -61,6 +61,8 @@ struct copy_job {
         struct digest_file file;
         bool opened; /* the file */
         struct digest_subject subject;
+        struct image image; /* the new one, where that is no raw one */
+        struct blk_task image_task;
     } digests;
 
     struct lane_shared shared;

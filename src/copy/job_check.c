@@ -209,7 +209,7 @@ static void check_joined(struct copy_job *job)
         job->outstanding += 2;
         reference_fit(&job->reference, job->source->size);
         target_check(&job->targets[0]);
-        if (job->options.digests != COPY_DIGESTS_NONE)
+        if (job->options.digests != COPY_DIGESTS_NONE || job->reference.list)
             job_digests_check(job);
     }
 }

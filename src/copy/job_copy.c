@@ -154,6 +154,7 @@ static void choose_reference(struct copy_job *job)
 
     job->first.reference = options->base ? job->reference.dev : NULL;
     job->shared.compare = options->compare || options->base;
+    job->shared.base_list = job->reference.list;
     if (options->compare && !options->base)
         job->first.reference = job->targets[0].dev;
     if (!options->base || options->compare || !whole ||
@@ -161,6 +162,9 @@ static void choose_reference(struct copy_job *job)
                              &job->shared.same_depth, &job->shared.same_until, &told))
         return;
     job->shared.compare = false;
+    job->shared.base_list = NULL;
+    if (options->digests == COPY_DIGESTS_NONE)
+        job->shared.list = NULL;
     if (told) {
         snprintf(text, sizeof(text), "backing file: %s: %s", options->base->text, told);
         options->notice(options->opaque, false, text);

@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 
 #include <lunferry/units.h>
@@ -91,25 +92,38 @@ static int check_subject(const struct copy_job *job, struct blk_error *error)
     return digest_subject_of(&subject, job->source, &job->source->opened, error);
 }
 
+/* Those of the base are only of use for blocks of the same size. */
+static int choose_block(struct copy_job *job, struct blk_error *error)
+{
+    const struct digest_list *base = job->reference.list;
+    uint32_t block = base ? digest_list_block(base) : digest_block_for(job->source->size);
+
+    if (!digest_block_fits(job->source->size, block))
+        return blk_error_set(error, EFBIG,
+                             "%s: its blocks of %" PRIu32 " bytes are too small for %s",
+                             job->options.base_digests->text, block, job->source->name);
+    use_block(job, block);
+    return 0;
+}
+
 void job_digests_check(struct copy_job *job)
 {
     struct blk_error error;
 
     blk_error_clear(&error);
-    if (check_subject(job, &error) == 0)
+    if (check_subject(job, &error) == 0 && choose_block(job, &error) == 0)
         job->digests.digest = digest_new(&error);
     if (!job->digests.digest) {
         job_fail(job, &error, NULL);
         return;
     }
-    use_block(job, digest_block_for(job->source->size));
     if (job->options.digest_file)
         open_file(job);
 }
 
 int job_digests_begin(struct copy_job *job)
 {
-    if (job->options.digests == COPY_DIGESTS_NONE)
+    if (job->options.digests == COPY_DIGESTS_NONE && !job->reference.list)
         return 0;
     /* The head of a target in place would be missing: the lanes do not read it. */
     assert(job->targets[0].head_len == 0);
@@ -147,6 +161,41 @@ static void save(struct copy_job *job, const struct blk_dev *dev, const struct b
     job->result.digests.mtime_ns = stamp->mtime_ns;
     job->digests.file.done = saved;
     digest_file_save(&job->digests.file, job->digests.list, &job->digests.subject);
+}
+
+/* A new image is looked at as those will see it who use it: by its name, with what is behind it. */
+static void image_opened(struct image *image, int status)
+{
+    struct copy_job *job = image->opaque;
+
+    if (status < 0) {
+        blk_error_prefix(&image->error, "looking at the new image");
+        job_fail(job, &image->error, "target");
+        job_one_done(job);
+    } else {
+        save(job, image->dev, &image->dev->opened);
+    }
+}
+
+static void look_at_image(struct copy_job *job)
+{
+    static const char *const any[] = {"any"};
+
+    job->digests.image = (struct image){
+        .loop = job->loop,
+        .args =
+            {
+                .url = job->options.target,
+                .choice = {.format = job->options.layout.format,
+                           .allowed = any,
+                           .allowed_count = 1},
+                .settings = &job->options.settings,
+                .watcher = &job->target_side.watcher,
+            },
+        .done = image_opened,
+        .opaque = job,
+    };
+    image_open(&job->digests.image);
 }
 
 /* As it is now that it has its name, which changes nothing of what counts. */
@@ -195,6 +244,11 @@ void job_record_digests(struct copy_job *job)
     }
     digest_list_root(job->digests.list, job->digests.digest, job->result.digests.root);
     job->result.digests.mtime_ns = source->mtime_ns;
+    if (job->options.digests == COPY_DIGESTS_OF_TARGET &&
+        image_layout_has_format(&job->options.layout)) {
+        look_at_image(job);
+        return;
+    }
     if (job->options.digests == COPY_DIGESTS_OF_TARGET) {
         job->source_task = (struct blk_task){.done = target_looked_at, .opaque = job};
         blk_recheck(job->targets[0].dev, &job->source_task);
@@ -213,8 +267,34 @@ void job_record_digests(struct copy_job *job)
 
 void job_digests_cancel(struct copy_job *job)
 {
+    if (job->digests.image.dev)
+        blk_cancel_all(job->digests.image.dev);
+    else
+        image_cancel(&job->digests.image);
     if (job->digests.opened)
         digest_file_cancel(&job->digests.file);
+}
+
+static void image_closed(struct blk_task *task)
+{
+    struct copy_job *job = task->opaque;
+
+    image_release(&job->digests.image);
+    job_one_done(job);
+}
+
+static void close_image(struct copy_job *job)
+{
+    struct blk_dev *dev = job->digests.image.dev;
+
+    if (!dev) {
+        image_release(&job->digests.image);
+        return;
+    }
+    job->digests.image.dev = NULL;
+    job->digests.image_task = (struct blk_task){.done = image_closed, .opaque = job};
+    job->outstanding++;
+    blk_close(dev, &job->digests.image_task);
 }
 
 static void closed(struct digest_file *file, int status)
@@ -230,6 +310,7 @@ void job_digests_close(struct copy_job *job)
     job->digests.list = NULL;
     digest_free(job->digests.digest);
     job->digests.digest = NULL;
+    close_image(job);
     if (!job->digests.opened)
         return;
     job->digests.opened = false;

@@ -69,6 +69,9 @@ struct lane_shared {
     bool target_tells;
     /* The reference is read beside the source, and what equals it is not written. */
     bool compare;
+    /* Digests of the reference, in blocks as those of `list`: it is read only where they differ. NULL:
+     * there are none. */
+    const struct digest_list *base_list;
     /* Before this offset, what the source has from images of this depth or deeper, the reference has. */
     uint64_t same_until;
     unsigned same_depth;
@@ -117,6 +120,8 @@ struct slot {
     bool same;        /* so far, all of it: it was read for its digest only */
     bool data;        /* in the source */
     bool compared;    /* with the reference, which is read too */
+    bool by_digest;   /* where it differs only: when the source is in */
+    bool taken;       /* its digests are */
     bool damaged;     /* in the source: to be salvaged */
     unsigned char *buffer;
     struct iovec iov;

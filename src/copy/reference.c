@@ -12,16 +12,69 @@ static void end(struct reference *reference)
     reference->done(reference, -reference->error.code);
 }
 
+/* ---- Its digests ------------------------------------------------------------------------------ */
+
+/* Do they stand for it? */
+static int check_digests(struct reference *reference)
+{
+    const struct blk_dev *dev = reference->dev;
+    const struct digest_file *file = &reference->digests;
+    struct digest_subject subject;
+    int status = digest_subject_of(&subject, dev, &dev->opened, &reference->error);
+
+    if (status == 0)
+        status = digest_check_subject(file->list, file->stands_for, &subject, dev->size, dev->name,
+                                      &reference->error);
+    if (status < 0)
+        blk_error_prefix(&reference->error, "%s", file->url->text);
+    return status;
+}
+
+static void digests_opened(struct digest_file *file, int status)
+{
+    struct reference *reference = file->opaque;
+
+    if (status < 0)
+        reference->error = file->error;
+    else if (check_digests(reference) == 0)
+        reference->list = file->list;
+    end(reference);
+}
+
+static void open_digests(struct reference *reference)
+{
+    const struct copy_options *options = reference->options;
+
+    reference->digests_opened = true;
+    reference->digests = (struct digest_file){
+        .loop = reference->loop,
+        .url = options->base_digests,
+        .settings = &options->settings,
+        .watcher = reference->watcher,
+        .read = true,
+        .done = digests_opened,
+        .opaque = reference,
+    };
+    digest_file_open(&reference->digests);
+}
+
+/* ---- Opening ---------------------------------------------------------------------------------- */
+
 static void opened(struct image *image, int status)
 {
     struct reference *reference = image->opaque;
 
     reference->dev = image->dev;
-    if (status < 0)
+    if (status < 0) {
         reference->error = image->error;
+        end(reference);
+        return;
+    }
+    reference->size = image->dev->size;
+    if (reference->options->base_digests)
+        open_digests(reference);
     else
-        reference->size = image->dev->size;
-    end(reference);
+        end(reference);
 }
 
 void reference_open(struct reference *reference)
@@ -132,7 +185,7 @@ static void closed(struct blk_task *task)
     reference->done(reference, 0);
 }
 
-void reference_close(struct reference *reference)
+static void close_image(struct reference *reference)
 {
     reference->task = (struct blk_task){.done = closed, .opaque = reference};
     if (reference->dev)
@@ -141,8 +194,30 @@ void reference_close(struct reference *reference)
         closed(&reference->task);
 }
 
+static void digests_closed(struct digest_file *file, int status)
+{
+    struct reference *reference = file->opaque;
+
+    (void)status;
+    reference->list = NULL;
+    close_image(reference);
+}
+
+void reference_close(struct reference *reference)
+{
+    if (!reference->digests_opened) {
+        close_image(reference);
+        return;
+    }
+    reference->digests_opened = false;
+    reference->digests.done = digests_closed;
+    digest_file_close(&reference->digests);
+}
+
 void reference_cancel(struct reference *reference)
 {
+    if (reference->digests_opened)
+        digest_file_cancel(&reference->digests);
     if (reference->dev)
         blk_cancel_all(reference->dev);
     else

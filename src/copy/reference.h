@@ -9,6 +9,8 @@
 
 #include <lunferry/copy.h>
 
+#include "digest_file.h"
+
 struct reference {
     /* Set by the owner. */
     struct loop *loop;
@@ -17,12 +19,16 @@ struct reference {
     void (*done)(struct reference *reference, int status); /* with a status < 0, `error` says why */
     void *opaque;
 
-    struct blk_dev *dev;    /* valid when reference_fit() is done; NULL: there is none */
+    struct blk_dev *dev; /* valid when reference_fit() is done; NULL: there is none */
+    const struct digest_list
+        *list;              /* of the base, valid when reference_open() is done; NULL: none */
     struct blk_error error; /* names the endpoint */
 
     /* private */
     struct image image;
     uint64_t size; /* bytes of the image */
+    struct digest_file digests;
+    bool digests_opened;
     struct blk_task task;
 };
 
