@@ -216,17 +216,16 @@ static bool prepare(struct qcow2_leave *leave, unsigned most)
     return true;
 }
 
-bool qcow2_leave_any(struct qcow2_writer *writer, uint64_t most_bytes)
+bool qcow2_leave_any(struct qcow2_writer *writer, uint64_t most)
 {
     struct qcow2_write_core *core = writer->core;
-    uint64_t most = most_bytes >> core->shape.cluster_bits;
     struct qcow2_leave *leave = new_leave(writer);
     struct blk_error error;
     bool prepared = false;
 
     pthread_mutex_lock(&core->lock);
     if (leave)
-        prepared = prepare(leave, most < 1 ? 1 : (unsigned)min_u64(most, QCOW2_LEAVE_MOST));
+        prepared = prepare(leave, (unsigned)min_u64(most, QCOW2_LEAVE_MOST));
     else
         qcow2_write_fail(core, blk_error_set(&error, ENOMEM, "out of memory"), &error);
     pthread_mutex_unlock(&core->lock);
@@ -250,12 +249,17 @@ static unsigned limit_of(const struct qcow2_write_core *core)
     return core->fills.limit > 2 * core->users ? core->fills.limit : 2 * core->users;
 }
 
-/* They begin to leave before there are too many, so that a request seldom waits. */
+/* So many begin to leave before there are too many, so that a request seldom waits. */
+static unsigned ahead_of(const struct qcow2_write_core *core)
+{
+    unsigned ahead = limit_of(core) / 4;
+
+    return ahead > 1 ? ahead : 1;
+}
+
 static bool crowded(const struct qcow2_write_core *core)
 {
-    unsigned limit = limit_of(core), ahead = limit / 4 > 1 ? limit / 4 : 1;
-
-    return core->status == 0 && core->fills.filling > limit - ahead;
+    return core->status == 0 && core->fills.filling > limit_of(core) - ahead_of(core);
 }
 
 bool qcow2_leave_for_room(struct qcow2_writer *writer, int *status, struct blk_error *error)
@@ -265,8 +269,10 @@ bool qcow2_leave_for_room(struct qcow2_writer *writer, int *status, struct blk_e
 
     pthread_mutex_lock(&core->lock);
     while (leaving && crowded(core)) {
+        uint64_t most = min_u64(QCOW2_LEAVE_BYTES >> core->shape.cluster_bits, ahead_of(core));
+
         pthread_mutex_unlock(&core->lock);
-        leaving = qcow2_leave_any(writer, QCOW2_LEAVE_BYTES);
+        leaving = qcow2_leave_any(writer, most > 1 ? most : 1);
         pthread_mutex_lock(&core->lock);
     }
     *status = core->status;

@@ -150,8 +150,8 @@ void qcow2_pack_release(struct qcow2_writer *writer);
 /* Sends tables on their way where there are too many. True: there are so many that a request is to wait
  * until one of this clone's is over. *status: < 0 with a sentence, the image has failed. */
 bool qcow2_leave_for_room(struct qcow2_writer *writer, int *status, struct blk_error *error);
-/* Sends as many as are to go together, and may. False: there is none. */
-bool qcow2_leave_any(struct qcow2_writer *writer, uint64_t most_bytes);
+/* Sends the oldest one, and others that can go with it, `most` > 0 together. False: there is none. */
+bool qcow2_leave_any(struct qcow2_writer *writer, uint64_t most);
 /* then() is called at once, or when all of this clone's are over. */
 void qcow2_leave_settle(struct qcow2_writer *writer, void (*then)(struct qcow2_writer *writer));
 void qcow2_leave_release(struct qcow2_writer *writer);

@@ -390,6 +390,7 @@ static int core_status(const struct qcow2_finish *finish, struct blk_error *erro
 void qcow2_write_finish_on(struct qcow2_writer *writer)
 {
     struct qcow2_finish *finish = writer->finish;
+    uint64_t most = QCOW2_LAST_BYTES >> writer->core->shape.cluster_bits;
     struct blk_error error;
     bool more;
     int status;
@@ -401,7 +402,7 @@ void qcow2_write_finish_on(struct qcow2_writer *writer)
         return;
     }
     wait_for_others(finish, false);
-    while (writer->leaves < QCOW2_LAST_LEAVES && qcow2_leave_any(writer, QCOW2_LAST_BYTES))
+    while (writer->leaves < QCOW2_LAST_LEAVES && qcow2_leave_any(writer, most > 1 ? most : 1))
         ;
     if (writer->leaves > 0)
         return;

@@ -315,16 +315,21 @@ static void finish(struct writing *writing)
 static void test_twin(void **state)
 {
     struct writing writing;
+    const struct qcow2_fills *fills;
 
     (void)state;
     begin(&writing, 16, 1);
     for (unsigned table = 0; table <= 12; table++)
         write_table(&writing, 0, table, 0);
-    write_table(&writing, 0, 0, 1); /* 0 is on its way, and is filled anew */
-    for (unsigned table = 2; table <= 14; table++)
-        write_table(&writing, 0, table, 1); /* 1 too; then 2, not 0 */
-    assert_non_null(qcow2_fills_find(&qcow2_writer_of(writing.desk.dev)->core->fills, 2, true));
-    assert_non_null(qcow2_fills_find(&qcow2_writer_of(writing.desk.dev)->core->fills, 0, false));
+    write_table(&writing, 0, 0, 1); /* 0 to 3 are on their way, and 0 is filled anew */
+    for (unsigned table = 4; table <= 12; table++)
+        write_table(&writing, 0, table, 1);
+    for (unsigned table = 13; table <= 16; table++)
+        write_table(&writing, 0, table, 1);
+    fills = &qcow2_writer_of(writing.desk.dev)->core->fills;
+    assert_ptr_equal(qcow2_fills_find(fills, 0, false), fills->oldest);
+    assert_non_null(qcow2_fills_find(fills, 0, true));
+    assert_non_null(qcow2_fills_find(fills, 4, true));
     finish(&writing);
 }
 
