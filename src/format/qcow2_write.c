@@ -282,7 +282,7 @@ static void clone_below(struct blk_dev *dev, const struct blk_dev *origin, unsig
     pthread_mutex_unlock(&writer->core->lock);
     writer->file = blk_clone(dev->loop, from->file, number, ask(writer, cloned));
     if (!writer->file)
-        opened(writer, blk_error_set(&error, ENOMEM, "out of memory"), &error);
+        blk_opened(dev, blk_error_set(&error, ENOMEM, "out of memory"), &error);
 }
 
 static const struct blk_driver write_driver = {
@@ -342,8 +342,7 @@ static void blanked(struct blk_req *req)
 {
     struct qcow2_writer *writer = req->opaque;
 
-    free(req->iov->iov_base);
-    free(req->iov);
+    free(writer->first_iov.iov_base);
     opened(writer, req->status, &req->error);
 }
 
@@ -351,19 +350,14 @@ static void blanked(struct blk_req *req)
 static int blank_first(struct qcow2_writer *writer, struct blk_error *error)
 {
     uint64_t cluster = qcow2_write_cluster(writer);
-    struct iovec *iov = malloc(sizeof(*iov));
-    void *bytes = calloc(1, cluster);
 
-    if (!iov || !bytes) {
-        free(iov);
-        free(bytes);
+    writer->first_iov = (struct iovec){calloc(1, cluster), cluster};
+    if (!writer->first_iov.iov_base)
         return blk_error_set(error, ENOMEM, "out of memory");
-    }
-    *iov = (struct iovec){bytes, cluster};
     writer->first = (struct blk_req){.op = BLK_WRITE,
                                      .flags = BLK_FUA,
                                      .len = cluster,
-                                     .iov = iov,
+                                     .iov = &writer->first_iov,
                                      .iovcnt = 1,
                                      .done = blanked,
                                      .opaque = writer};

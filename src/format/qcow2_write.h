@@ -64,6 +64,7 @@ struct qcow2_writer {
     struct blk_dev *file;
     struct blk_task task; /* what the file is asked to do; one at a time */
     struct blk_req first; /* WRITE of an empty first cluster */
+    struct iovec first_iov;
     bool cancelled;
     uint64_t epoch; /* the last that the file has told */
 
