@@ -30,13 +30,14 @@ def remove(name):
         os.unlink(name)
 
 
-def timed(command, limit=None):
+def timed(command, limit=None, output=None):
     """By time(1), a small program: a child's peak memory starts from that of what it was forked from.
     None: it did not end within the limit, in seconds."""
     with tempfile.NamedTemporaryFile("r") as figures:
         started = time.monotonic()
         bounded = ["timeout", str(limit)] + command if limit else command
-        status = subprocess.run(["/usr/bin/time", "-f", "%U %S %M", "-o", figures.name] + bounded)
+        status = subprocess.run(["/usr/bin/time", "-f", "%U %S %M", "-o", figures.name] + bounded,
+                                stdout=output)
         wall = time.monotonic() - started
         if limit and status.returncode == 124:
             return None
