@@ -133,7 +133,7 @@ static uint64_t cut_to_relay(const struct blk_dev *dev, const struct blk_req *re
 uint64_t middle_cut(const struct blk_dev *dev, const struct blk_req *req, uint64_t *from,
                     uint64_t end, bool *whole_block)
 {
-    uint64_t align = dev->limits.align, block_end, max;
+    uint64_t align = dev->limits.align, block_end;
 
     *whole_block = false;
     if (dev->driver->relays)
@@ -150,8 +150,10 @@ uint64_t middle_cut(const struct blk_dev *dev, const struct blk_req *req, uint64
         end = round_down(end, align);
     if (req->op == BLK_ZERO && has_zero(dev, req))
         return cut_zero(dev, req, *from, end);
-    max = req->op == BLK_READ ? dev->limits.max_read : dev->limits.max_write;
-    return cut(*from, end, 0, max);
+    /* Clusters of an image may lie anywhere in its file, chunks of a disk do not. */
+    if (req->op == BLK_READ)
+        return min_u64(end - *from, dev->limits.max_read);
+    return cut(*from, end, 0, dev->limits.max_write);
 }
 
 unsigned middle_flags(const struct blk_dev *dev, const struct blk_req *req)
