@@ -127,7 +127,7 @@ struct copy_progress {
     uint64_t done;       /* bytes written and acknowledged, and not lost again */
     uint64_t data_total; /* bytes that the source knows to be data; 0: it does not, or not yet */
     uint64_t data_done;  /* of them */
-    uint64_t moved, zeroed, skipped; /* bytes written as data, made zero, and zero already */
+    uint64_t moved, zeroed, skipped; /* bytes written as data, made zero, there already */
     uint64_t verified;               /* bytes read back, with verify */
     unsigned reading, writing;       /* requests in flight on each side, all lanes */
 };
@@ -137,10 +137,11 @@ struct copy_progress {
 struct copy_estimate {
     uint64_t size;            /* bytes of the image, and of the tail where that becomes zero */
     uint64_t data;            /* bytes to be read and written */
-    uint64_t zeroed, skipped; /* bytes to be made zero; that are zero already */
+    uint64_t zeroed, skipped; /* bytes to be made zero; that are there already */
     uint64_t reads, writes,
         zeros; /* requests, in chunks and in the longest ZERO that the target takes */
     bool source_tells, target_tells; /* where data is; otherwise all of it counts as data */
+    bool compares; /* what is equal is found by reading only, and counts as to be written */
 };
 
 /* What came of the digests; valid when the job ends with status 0. */
@@ -160,7 +161,7 @@ struct copy_result {
     bool kept;              /* what has the target's name, or that nothing has, did not change */
     bool resumable;         /* what there is so far is kept, and on record: resume goes on */
     uint64_t bytes;         /* copied by this run: */
-    uint64_t moved, zeroed, skipped; /* written as data, made zero, zero already; what had to be
+    uint64_t moved, zeroed, skipped; /* written as data, made zero, there already; what had to be
                                         copied again counts again */
     uint64_t resumed;                /* that were there from an earlier one */
     unsigned losses;                 /* of sessions, that were built anew */

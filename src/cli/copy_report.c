@@ -114,7 +114,7 @@ static void print_estimate(const struct copy_command *command, const struct copy
                                                          : "");
     printf("to be made zero        %s in %" PRIu64 " requests\n", units_size(text, e->zeroed),
            e->zeros);
-    printf("zero already           %s\n", units_size(text, e->skipped));
+    printf("there already          %s\n", units_size(text, e->skipped));
     printf("size of the image      %s (%" PRIu64 " bytes)\n", units_size(text, e->size), e->size);
     printf("memory for data        %s in %u chunks\n", units_size(text, result->buffer_bytes),
            result->depth * command->options.lanes);
@@ -122,6 +122,8 @@ static void print_estimate(const struct copy_command *command, const struct copy
         printf("The source does not tell where its data is: all of it counts as data.\n");
     if (!e->target_tells && command->options.zero_unit > 0)
         printf("The target does not tell what is zero: zeros count as to be made.\n");
+    if (e->compares)
+        printf("What is equal is found by reading only: all of it counts as to be written.\n");
     if (command->options.discard)
         printf("--discard was not carried out: what it would free counts as it is now.\n");
 }

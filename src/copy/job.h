@@ -120,6 +120,8 @@ void job_digests_close(struct copy_job *job);
 
 /* job_copy.c */
 void job_choose_depth(struct copy_job *job);
+/* What the target shows already, and whether it is compared. */
+void job_choose_reference(struct copy_job *job);
 void job_copy(struct copy_job *job);
 /* Something in `shared` has changed. */
 void job_kick_lanes(struct copy_job *job);

@@ -144,8 +144,7 @@ static uint64_t unit_of(const struct copy_job *job)
     return min_u64(unit, job->options.chunk);
 }
 
-/* What the target shows already. */
-static void choose_reference(struct copy_job *job)
+void job_choose_reference(struct copy_job *job)
 {
     const struct copy_options *options = &job->options;
     bool whole = options->source_count == 1 && options->source_len == 0;
@@ -216,7 +215,7 @@ void job_copy(struct copy_job *job)
     job->shared.target_tells = !target->resumed;
     job->shared.promised = !target->new_file && target->zero_from != UINT64_MAX;
     job->shared.unit = unit_of(job);
-    choose_reference(job);
+    job_choose_reference(job);
     job->result.buffer_bytes = (uint64_t)job->options.lanes * job->options.depth *
                                job->options.chunk * (job->shared.compare ? 2 : 1);
     job->first.loop = job->loop;

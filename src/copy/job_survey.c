@@ -27,6 +27,8 @@ static int start(struct copy_job *job)
     job->survey.source = job->source;
     job->survey.size = job->source->size;
     job->survey.merge = LANE_SHORT_HOLE;
+    job->survey.same_until = job->shared.same_until;
+    job->survey.same_depth = job->shared.same_depth;
     job->survey.chunk = job->options.chunk;
     job->survey.opaque = job;
     job->outstanding++;
@@ -127,14 +129,21 @@ void job_estimate(struct copy_job *job)
 {
     const struct target *target = &job->targets[0];
     const struct copy_options *options = &job->options;
-    bool zero = target->new_file || (options->target_is_zero && !options->discard);
+    struct blk_dev *reference = target->dev; /* what the target shows */
+    bool zero =
+        (target->new_file && !options->base) || (options->target_is_zero && !options->discard);
 
     job_choose_depth(job);
-    job->result.buffer_bytes = (uint64_t)options->lanes * options->depth * options->chunk;
+    job_choose_reference(job);
+    if (options->base)
+        reference = job->reference.dev;
+    job->result.buffer_bytes =
+        (uint64_t)options->lanes * options->depth * options->chunk * (job->shared.compare ? 2 : 1);
     job->result.estimate.source_tells = job->source->caps & BLK_CAN_EXTENTS;
-    job->result.estimate.target_tells = zero || (target->dev->caps & BLK_CAN_EXTENTS);
+    job->result.estimate.target_tells = zero || (reference->caps & BLK_CAN_EXTENTS);
     job->survey.zero_from = zero ? 0 : UINT64_MAX;
-    job->survey.target = zero || options->zero_unit == 0 ? NULL : target->dev;
+    job->survey.target = zero || options->zero_unit == 0 ? NULL : reference;
+    job->result.estimate.compares = job->shared.compare;
     if (options->zero_unit == 0)
         job->survey.zero_from = UINT64_MAX;
     job->survey.run = count_run;

@@ -80,7 +80,7 @@ struct lane_shared {
     _Atomic uint64_t data_done; /* bytes of the source's data that are on the target; lanes add */
     _Atomic uint64_t moved;     /* bytes written as data; lanes add */
     _Atomic uint64_t zeroed;    /* bytes made zero; lanes add */
-    _Atomic uint64_t skipped;   /* bytes that were zero already; lanes add */
+    _Atomic uint64_t skipped;   /* bytes that were there already; lanes add */
     _Atomic uint64_t verified;  /* bytes; lanes add */
     _Atomic unsigned mended;    /* granules that differed when read back; lanes add */
     _Atomic uint64_t lost;      /* bytes that were copied again, for an epoch ended; lanes add */

@@ -85,6 +85,9 @@ static bool next_part(struct survey *survey, enum survey_kind *kind, uint64_t *e
     if (source.kind == WALK_DATA) {
         survey->in_zeros = false;
         *kind = SURVEY_READ;
+    } else if (source.kind == WALK_SAME) {
+        survey->in_zeros = false;
+        *kind = SURVEY_SKIP;
     } else if (survey->at >= survey->zero_from) {
         *kind = SURVEY_SKIP;
     } else if (!survey->target) {
@@ -175,6 +178,8 @@ int survey_start(struct survey *survey)
     survey->kind = SURVEY_READ;
     survey->call = (struct loop_call){.run = run_call};
     survey->source_walk.merge = survey->merge;
+    survey->source_walk.same_until = survey->same_until;
+    survey->source_walk.same_depth = survey->same_depth;
     survey->state = SURVEY_WALKING;
     walk_over(&survey->source_walk, 0, survey->size);
     loop_defer(survey->loop, &survey->call);

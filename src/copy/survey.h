@@ -7,7 +7,7 @@
  * Every byte of [0, size) is of one kind, and neighbours of one kind are one run:
  *   READ  the source has data (or does not say what it has)
  *   ZERO  the source has zeros, and the target is not known to have them
- *   SKIP  both have zeros
+ *   SKIP  both have zeros, or what lies behind both
  */
 #ifndef LUNFERRY_SURVEY_H
 #define LUNFERRY_SURVEY_H
@@ -34,10 +34,12 @@ struct survey {
     struct blk_dev *source; /* open */
     /* Open, with min(size, zero_from) bytes at least. NULL: there is none, or it is not to be asked. */
     struct blk_dev *target;
-    uint64_t size;      /* at most the source's */
-    uint64_t zero_from; /* from here on the target is known to be zeros; UINT64_MAX: nowhere */
-    uint64_t merge;     /* of the source's zeros: see walk.h */
-    uint32_t chunk;     /* bytes, > 0 */
+    uint64_t size;       /* at most the source's */
+    uint64_t zero_from;  /* from here on the target is known to be zeros; UINT64_MAX: nowhere */
+    uint64_t merge;      /* of the source's zeros: see walk.h */
+    uint64_t same_until; /* likewise, as what follows: what both ends have */
+    unsigned same_depth;
+    uint32_t chunk; /* bytes, > 0 */
     /* From the loop, in ascending order. May stop the survey. NULL: only the totals count. */
     void (*run)(struct survey *survey, enum survey_kind kind, uint64_t offset, uint64_t len);
     /* From the loop, once, with nothing on its way. May release the survey. */

@@ -387,7 +387,7 @@ test_killed_and_resumed_to_a_new_nfs_file() {
 as_estimated() {
     sed -nE 's/^to read and write +([0-9.]+ [A-Za-z]+) in .*/\1/p
              s/^to be made zero +([0-9.]+ [A-Za-z]+) in .*/\1/p
-             s/^zero already +([0-9.]+ [A-Za-z]+)$/\1/p' "$T/out" | paste -sd ,
+             s/^there already +([0-9.]+ [A-Za-z]+)$/\1/p' "$T/out" | paste -sd ,
 }
 
 as_copied() {
