@@ -135,8 +135,7 @@ static void journal_closed(struct resume *resume, int status)
     /* Where it was refused to go on, that would be refused again. */
     refused = job->pointless || (resume->earlier && !job->result.touched &&
                                  (code == ESTALE || code == EINVAL || code == ENOTSUP));
-    job->result.resumable =
-        job->result.status < 0 && !job->result.complete && resume->recording && !refused;
+    job->result.resumable = job->result.status < 0 && resume->recording && !refused;
     job_one_done(job);
 }
 

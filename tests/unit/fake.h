@@ -158,7 +158,7 @@ struct fake_file {
 struct fake_fs {
     struct fake *fake;
     struct fake_file files[FAKE_MAX_FILES];
-    struct fake_disk like;      /* new files get its limits and caps */
+    struct fake_disk like;      /* new files get its limits, caps, identity and mtime */
     uint64_t thin;              /* the stride of new files; 0: every byte exists */
     int refuse[STORE_LIST + 1]; /* an errno with which this operation always fails; 0: it works */
     unsigned open;              /* stores */

@@ -77,6 +77,8 @@ struct fake_file *fake_fs_make(struct fake_fs *fs, const char *name, uint64_t si
     disk->epoch_of_session = fs->like.epoch_of_session;
     disk->recover_lost = fs->like.recover_lost;
     disk->other = fs->like.other;
+    disk->identity = fs->like.identity;
+    disk->mtime_ns = fs->like.mtime_ns;
     *file = (struct fake_file){.disk = disk, .attr = {.type = STORE_FILE, .mode = 0600}};
     set_name(file, name);
     return file;
