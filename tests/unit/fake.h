@@ -27,7 +27,8 @@
  * is capable of say `caps` and `limits`, and what it turns out not to be capable of `refuses`.
  *
  * Schemes: "fake" (a disk; no resize), "single" (the same, cannot be cloned), "full" (a disk that
- * can be resized, finished and reserved), "fakefs" (a directory of files). fake_dev.c stands in for src/block/registry.c and knows the real drivers too.
+ * can be resized, finished and reserved), "stream" (a disk that is read as a stream: in order, one READ
+ * pending at a time, and short at its end), "fakefs" (a directory of files). fake_dev.c stands in for src/block/registry.c and knows the real drivers too.
  */
 #ifndef LUNFERRY_TEST_FAKE_H
 #define LUNFERRY_TEST_FAKE_H

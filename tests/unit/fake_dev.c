@@ -43,6 +43,9 @@ struct fake_dev {
     unsigned refusals; /* of ZERO */
     struct landing *landings;
     size_t landing_count, landing_capacity;
+    /* Of a stream: where the next READ begins, and those behind the one that is pending. */
+    uint64_t position;
+    struct blk_req *queue, **queue_end;
 };
 
 static struct fake_dev *fake_of(struct blk_dev *dev)
@@ -142,6 +145,56 @@ static void fake_recover(struct blk_dev *dev)
     fake_add(fake_dev->fake, &op);
 }
 
+/* ---- Streams ---------------------------------------------------------------------------------- */
+
+static bool is_stream(const struct fake_dev *dev)
+{
+    return strcmp(dev->dev.driver->scheme, "stream") == 0;
+}
+
+static void add_read(struct fake_dev *dev, struct blk_req *req)
+{
+    struct fake_op op = {.kind = FAKE_REQ, .dev = dev, .req = req};
+
+    fake_add(dev->fake, &op);
+}
+
+static void stream_submit(struct blk_dev *blk_dev, struct blk_req *req)
+{
+    struct fake_dev *dev = fake_of(blk_dev);
+
+    must(dev->fake, dev->state == DEV_OPEN && req->op == BLK_READ);
+    must(dev->fake, req->offset == dev->position);
+    dev->position += req->len;
+    req->next = NULL;
+    if (dev->in_flight++ == 0) {
+        dev->queue_end = &dev->queue;
+        add_read(dev, req);
+        return;
+    }
+    *dev->queue_end = req;
+    dev->queue_end = &req->next;
+}
+
+static struct blk_req *take_queued(struct fake_dev *dev)
+{
+    struct blk_req *req = dev->queue;
+
+    if (req)
+        dev->queue = req->next;
+    if (!dev->queue)
+        dev->queue_end = &dev->queue;
+    return req;
+}
+
+static void stream_next(struct fake_dev *dev)
+{
+    struct blk_req *req = is_stream(dev) ? take_queued(dev) : NULL;
+
+    if (req)
+        add_read(dev, req);
+}
+
 static void fake_cancel_all(struct blk_dev *dev)
 {
     struct fake_dev *fake_dev = fake_of(dev);
@@ -149,6 +202,8 @@ static void fake_cancel_all(struct blk_dev *dev)
     must(fake_dev->fake, fake_dev->state != DEV_CLOSING);
     fake_dev->state = DEV_CANCELLED;
     fake_cancel(fake_dev->fake, fake_dev, NULL);
+    for (struct blk_req *req; (req = take_queued(fake_dev)) != NULL; fake_dev->in_flight--)
+        blk_complete(req, -ECANCELED);
 }
 
 /* ---- Sessions --------------------------------------------------------------------------------- */
@@ -299,7 +354,7 @@ static void set_up(struct fake_dev *dev)
 
     dev->counted = true;
     disk->open++;
-    dev->dev.size = disk->size;
+    dev->dev.size = is_stream(dev) ? BLK_SIZE_UNKNOWN : disk->size;
     dev->dev.limits = disk->limits;
     dev->dev.caps = disk->caps;
     dev->dev.round_trip = disk->round_trip;
@@ -407,6 +462,8 @@ static void land(struct fake_dev *dev, struct blk_req *req)
     bool scrambles = req->op == BLK_DISCARD && disk->discard_scrambles;
     bool frees = !scrambles && (req->op == BLK_DISCARD || (req->flags & BLK_MAY_UNMAP));
 
+    if (end > disk->size) /* blk_open_end() */
+        fake_disk_resize(disk, end);
     for (uint64_t at = req->offset; (run = next_run(disk, &at, end)) > 0; at += run) {
         unsigned char *to = disk->written + fake_disk_index(disk, at);
 
@@ -430,7 +487,9 @@ static void land(struct fake_dev *dev, struct blk_req *req)
 
 static void fetch(const struct fake_dev *dev, struct blk_req *req)
 {
-    uint64_t end = req->offset + req->len, run;
+    uint64_t end = min_u64(req->offset + req->len, dev->disk->size), run;
+
+    req->got = end > req->offset ? end - req->offset : 0; /* less than all of a stream only */
 
     for (int i = 0; i < req->iovcnt && dev->disk->zero_between; i++)
         memset(req->iov[i].iov_base, 0, req->iov[i].iov_len);
@@ -542,6 +601,7 @@ static void complete_req(struct fake *fake, const struct fake_op *op)
         req->bad_offset = fake->fault.bad_offset;
     shred(req);
     blk_complete(req, status);
+    stream_next(dev);
 }
 
 void fake_complete_device(struct fake *fake, const struct fake_op *op)
@@ -624,13 +684,24 @@ static const struct blk_driver fakefs_driver = {
     .store = &fake_store_driver,
 };
 
+static const struct blk_driver stream_of_fakes = {
+    .name = "fake",
+    .scheme = "stream",
+    .syntax = "stream:NAME",
+    .dev_size = sizeof(struct fake_dev),
+    .open = fake_open,
+    .close = fake_close,
+    .submit = stream_submit,
+    .cancel_all = fake_cancel_all,
+};
+
 extern const struct blk_driver iscsi_driver, nfs_driver, file_driver, null_driver, ram_driver,
     random_driver, stream_driver;
 
 /* The real ones too, because this file is linked into the tests of the real ones as well. */
 static const struct blk_driver *const drivers[] = {
     &fake_driver, &single_driver, &full_driver, &fakefs_driver, &iscsi_driver,  &nfs_driver,
-    &file_driver, &null_driver,   &ram_driver,  &random_driver, &stream_driver,
+    &file_driver, &null_driver,   &ram_driver,  &random_driver, &stream_driver, &stream_of_fakes,
 };
 
 const struct blk_driver *const *blk_drivers(size_t *count)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <lunferry/block.h>
 #include <lunferry/units.h>
 
 #include "src/copy/digests.h"
@@ -235,13 +236,41 @@ static void test_mended(void **state)
     bench_release(&bench);
 }
 
+/* How long it is turns out when all but the last was taken. */
+static void test_open_end(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    bench_init(&bench);
+    digests_free(bench.digests);
+    bench.digests = digests_new(BLK_SIZE_UNKNOWN, GRANULE);
+    assert_non_null(bench.digests);
+    for (uint64_t at = 0; at < SIZE; at += BLOCK) {
+        uint64_t len = SIZE - at < BLOCK ? SIZE - at : BLOCK;
+
+        assert_true(digests_reach(bench.digests, at + len));
+        take(&bench, at, len);
+    }
+    assert_false(digests_known(bench.digests, 2 * GRANULE, BLOCK));
+    digests_end(bench.digests, SIZE);
+    assert_true(digests_known(bench.digests, 0, SIZE));
+    bench.bytes[2 * GRANULE + BLOCK + 5] ^= 1;
+    check(&bench, 0, 2 * GRANULE);
+    assert_int_equal(bench.calls, 0);
+    check(&bench, 2 * GRANULE, SIZE - 2 * GRANULE);
+    assert_int_equal(bench.calls, 1);
+    assert_int_equal(bench.offset, 2 * GRANULE);
+    bench_release(&bench);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same),     cmocka_unit_test(test_one_byte),
         cmocka_unit_test(test_complete), cmocka_unit_test(test_places),
         cmocka_unit_test(test_zeros),    cmocka_unit_test(test_known_and_forgotten),
-        cmocka_unit_test(test_mended),
+        cmocka_unit_test(test_mended),   cmocka_unit_test(test_open_end),
     };
 
     return cmocka_run_group_tests_name("digests", tests, NULL, NULL);

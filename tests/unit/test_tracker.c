@@ -581,6 +581,67 @@ static void test_model(void **state)
     }
 }
 
+/* ---- Of a size that is not known --------------------------------------------------------------- */
+
+#define OPEN TRACKER_OPEN_GRANULE
+
+static void test_open_end(void **state)
+{
+    struct tracker *tracker = make(BLK_SIZE_UNKNOWN, 1);
+    uint64_t far = 100000 * OPEN, from, to; /* 1.5 TiB */
+
+    (void)state;
+    assert_int_equal(tracker_granule(tracker), OPEN);
+    assert_true(tracker_written(tracker, 0, far, OPEN, EPOCH, true));
+    assert_true(tracker_skipped(tracker, 0, 0, far));
+    assert_true(tracker_written(tracker, 0, far + OPEN, 5, EPOCH, true));
+    assert_false(tracker_durable_from(tracker, 0));
+    assert_true(tracker_end(tracker, far + OPEN + 5));
+    assert_true(tracker_durable_from(tracker, 0));
+    assert_true(tracker_take_unverified(tracker, 0, UINT64_MAX, &from, &to));
+    assert_int_equal(from, far);
+    assert_int_equal(to, far + OPEN + 5);
+    tracker_free(tracker);
+}
+
+/* The end is known before all is written, or after that; wherever it is in the last granule. */
+static void test_ends(void **state)
+{
+    static const uint64_t sizes[] = {1, 5 * OPEN / 2, 3 * OPEN - 1, 3 * OPEN, 3 * OPEN + 1};
+
+    (void)state;
+    for (unsigned i = 0; i < 2 * sizeof(sizes) / sizeof(sizes[0]); i++) {
+        uint64_t size = sizes[i / 2], half = size / 2;
+        struct tracker *tracker = make(BLK_SIZE_UNKNOWN, 1);
+
+        if (half > 0)
+            written(tracker, 0, 0, half, EPOCH);
+        if (i % 2)
+            assert_true(tracker_end(tracker, size));
+        written(tracker, 0, half, size - half, EPOCH);
+        if (!(i % 2))
+            assert_true(tracker_end(tracker, size));
+        assert_false(tracker_durable_from(tracker, 0));
+        assert_int_equal(flush(tracker, 0, EPOCH, 0), 0);
+        assert_true(tracker_durable_from(tracker, 0));
+        tracker_free(tracker);
+    }
+}
+
+/* Of what exists only a part is needed. */
+static void test_shorter_than_what_exists(void **state)
+{
+    struct tracker *tracker = make(10 * GRANULE, 1);
+
+    (void)state;
+    written(tracker, 0, 0, GRANULE, EPOCH);
+    written(tracker, 0, GRANULE, 7, EPOCH);
+    assert_true(tracker_end(tracker, GRANULE + 7));
+    assert_int_equal(flush(tracker, 0, EPOCH, 0), 0);
+    assert_true(tracker_durable_from(tracker, 0));
+    tracker_free(tracker);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -602,6 +663,9 @@ int main(void)
         cmocka_unit_test(test_resume),
         cmocka_unit_test(test_epochs_make_room),
         cmocka_unit_test(test_model),
+        cmocka_unit_test(test_open_end),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_shorter_than_what_exists),
     };
 
     return cmocka_run_group_tests_name("tracker", tests, NULL, NULL);
