@@ -487,9 +487,12 @@ static void land(struct fake_dev *dev, struct blk_req *req)
 
 static void fetch(const struct fake_dev *dev, struct blk_req *req)
 {
-    uint64_t end = min_u64(req->offset + req->len, dev->disk->size), run;
+    uint64_t end = req->offset + req->len, run;
 
-    req->got = end > req->offset ? end - req->offset : 0; /* less than all of a stream only */
+    if (is_stream(dev)) {
+        end = min_u64(end, dev->disk->size);
+        req->got = end > req->offset ? end - req->offset : 0;
+    }
 
     for (int i = 0; i < req->iovcnt && dev->disk->zero_between; i++)
         memset(req->iov[i].iov_base, 0, req->iov[i].iov_len);
