@@ -128,7 +128,7 @@ struct digest_list *sums_list(struct sums *sums, uint32_t block)
 void sums_check_file(struct sums *sums)
 {
     const struct fake_file *file = fake_fs_find(&sums->fs, "sums");
-    struct digest_list *list, *expected = sums_list(sums, SUMS_BLOCK);
+    struct digest_list *list = NULL, *expected = sums_list(sums, SUMS_BLOCK);
     struct digest_decoder decoder;
     struct blk_error error;
     uint8_t root[DIGEST_SIZE];
