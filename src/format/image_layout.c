@@ -86,10 +86,8 @@ static int check_version(struct image_layout *layout, struct blk_error *error)
 }
 
 /*
- * A cluster of the file has as refcount the number of compressed clusters of which a part lies in it. The
- * shortest are as long as zeros become: for deflate a byte for 1032 (RFC 1951: 2 bits for 258 bytes); for zstd 4
- * bytes for each 128 KiB, and 9 for a frame (RFC 8878), which makes at most 28,700 in the largest clusters. 16 bits
- * are enough for all, and 8 for the smallest clusters only.
+ * A cluster of the file has as refcount the number of compressed clusters of which a part lies in it. From 2 bits on
+ * they are put so far apart that it can be counted (struct qcow2_shape); with 1 each would need a cluster of its own.
  */
 static int check_refcounts(struct image_layout *layout, struct blk_error *error)
 {
@@ -99,12 +97,9 @@ static int check_refcounts(struct image_layout *layout, struct blk_error *error)
         return blk_error_set(error, EINVAL,
                              "-o refcount_bits: %u is no power of two between 1 and 64",
                              layout->refcount_bits);
-    if (layout->compress && layout->refcount_bits < 16)
-        return blk_error_set(error, EINVAL,
-                             "-o refcount_bits=%u is too little for -c: parts of more compressed "
-                             "clusters than that counts may lie in one cluster of the file, and 16 "
-                             "always count them",
-                             layout->refcount_bits);
+    if (layout->compress && layout->refcount_bits == 1)
+        return refuse(error, "-o refcount_bits=1 is too little for -c: what is compressed shares "
+                             "clusters of the file, which 2 bits or more can count");
     return 0;
 }
 

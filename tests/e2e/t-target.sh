@@ -49,7 +49,7 @@ test_target_options_together() {
     option_refused '-o extended_l2 needs compat=1.1$' -O qcow2 -o extended_l2 -o compat=v2
     option_refused '-o lazy_refcounts needs compat=1.1$' -o lazy_refcounts=on,compat=0.10 -O qcow2
     option_refused '-o extended_l2 needs clusters of 16k or more' -O qcow2 -o extended_l2=on,cluster_size=8k
-    option_refused '-o refcount_bits=8 is too little for -c' -O qcow2 -c -o refcount_bits=8
+    option_refused '-o refcount_bits=1 is too little for -c' -O qcow2 -c -o refcount_bits=1
     run 2 "$LUNFERRY" copy "$T/none.img" "$T/made.qcow"
     says 'made.qcow: by its name it is to be a qcow image, which can only be read; -O raw or -O qcow2'
 }

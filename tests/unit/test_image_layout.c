@@ -61,8 +61,9 @@ static const struct row {
     {{.format = IMAGE_QCOW2, .refcount_bits = 64}, NULL},
     {{.format = IMAGE_QCOW2, .refcount_bits = 12}, "12 is no power of two between 1 and 64"},
     {{.format = IMAGE_QCOW2, .refcount_bits = 128}, "128 is no power of two between 1 and 64"},
-    {{.format = IMAGE_QCOW2, .refcount_bits = 8, .compress = true},
-     "refcount_bits=8 is too little"},
+    {{.format = IMAGE_QCOW2, .refcount_bits = 1, .compress = true},
+     "refcount_bits=1 is too little"},
+    {{.format = IMAGE_QCOW2, .refcount_bits = 2, .compress = true}, NULL},
     {{.format = IMAGE_QCOW2, .refcount_bits = 16, .compress = true}, NULL},
     {{.format = IMAGE_QCOW2, .refcount_bits = 64, .compress = true}, NULL},
 

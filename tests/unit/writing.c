@@ -35,11 +35,8 @@ void writing_init(struct writing *writing, const struct image_layout *layout, ui
     writing->desk.watcher.event = on_event;
     writing->layout = *layout;
     writing->layout.format = IMAGE_QCOW2;
-    writing->layout.refcount_bits = 0;
     if (image_layout_complete(&writing->layout, &error) < 0)
         fail_msg("%s", error.text);
-    if (layout->refcount_bits)
-        writing->layout.refcount_bits = layout->refcount_bits;
     writing->size = size;
     writing->table_bytes = IMAGE_MAKE_TABLES;
     fake_disk_init(&writing->disk, &writing->desk.fake, image_make_bound(&writing->layout, size),

@@ -48,7 +48,7 @@ struct writing {
     struct qcow2_check check; /* of the last look */
 };
 
-/* The layout is completed; the disk is as long as `bound` says, and zero. With refcounts of less than 16 bits too. */
+/* The layout is completed; the disk is as long as `bound` says, and zero. */
 void writing_init(struct writing *writing, const struct image_layout *layout, uint64_t size);
 /* The device, and clones for the other lanes. The status; with an error, its text is in `error`. */
 int writing_open(struct writing *writing, unsigned lanes);
