@@ -381,6 +381,35 @@ static void test_finish_waits(void **state)
     writing_release(&writing);
 }
 
+/* At any moment of the end: it comes to one, and there is no image, or a right one. */
+static void test_cancel_finish(void **state)
+{
+    bool cancelled = true;
+
+    (void)state;
+    for (unsigned when = 0; cancelled; when++) {
+        struct writing writing;
+        struct desk_task task;
+
+        begin(&writing, 16, 1);
+        for (unsigned table = 0; table < 20; table++)
+            write_table(&writing, 0, table, table);
+        writing_durable(&writing);
+        blk_finish(writing.desk.dev, desk_task(&task));
+        fake_settle(&writing.desk.fake);
+        for (unsigned i = 0; i < when && task.done == 0; i++)
+            desk_one(&writing.desk);
+        cancelled = task.done == 0;
+        blk_cancel_all(writing.desk.dev);
+        fake_finish(&writing.desk.fake);
+        assert_int_equal(task.done, 1);
+        assert_int_equal(task.task.status, cancelled ? -ECANCELED : 0);
+        if (!cancelled || qcow2_check_magic(writing.disk.durable))
+            writing_check(&writing);
+        writing_release(&writing);
+    }
+}
+
 /* A lane that is closed sees to its tables first; and so does one that is looked at. */
 static void test_close_waits(void **state)
 {
@@ -437,6 +466,7 @@ int main(void)
         cmocka_unit_test(test_room),
         cmocka_unit_test(test_finish_waits),
         cmocka_unit_test(test_close_waits),
+        cmocka_unit_test(test_cancel_finish),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
