@@ -213,7 +213,6 @@ static void cancel(struct blk_dev *dev)
 {
     struct qcow2_writer *writer = qcow2_writer_of(dev);
 
-    writer->cancelled = true;
     qcow2_pack_cancel(writer);
     qcow2_write_cancel(writer);
     if (writer->file)

@@ -65,7 +65,6 @@ struct qcow2_writer {
     struct blk_task task; /* what the file is asked to do; one at a time */
     struct blk_req first; /* WRITE of an empty first cluster */
     struct iovec first_iov;
-    bool cancelled;
     uint64_t epoch; /* the last that the file has told */
 
     struct qcow2_write_share *free_shares;
