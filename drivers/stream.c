@@ -462,7 +462,7 @@ extern const struct blk_driver stream_driver;
 const struct blk_driver stream_driver = {
     .name = "stream",
     .scheme = "stdio",
-    .syntax = "-",
+    .syntax = "- (stdin or stdout)",
     .dev_size = sizeof(struct stream_dev),
     .check = check,
     .open = open_stream,
