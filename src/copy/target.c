@@ -348,6 +348,14 @@ static int name_temporary(struct target *target)
     return 0;
 }
 
+/* Bytes that it takes only as a whole, and that only one lane may write, whatever is lost: a cluster. */
+static uint64_t whole_unit(const struct target *target)
+{
+    const struct image_layout *layout = &target->options->layout;
+
+    return image_layout_has_format(layout) ? layout->cluster_size : 1;
+}
+
 int target_plan(struct target *target, uint64_t size)
 {
     if (target->new_file && name_temporary(target) < 0)
@@ -359,7 +367,7 @@ int target_plan(struct target *target, uint64_t size)
     if (size == 0)
         return blk_error_set(&target->error, ENOSPC, "%s is too small: it is empty",
                              target->dev->name);
-    target->tracker = tracker_new(size, target->options->lanes);
+    target->tracker = tracker_new(size, target->options->lanes, whole_unit(target));
     if (!target->tracker)
         return blk_error_set(&target->error, ENOMEM, "out of memory");
     if (wants_head(target))

@@ -52,11 +52,12 @@ struct tracker {
     struct lane_track lane[];
 };
 
-struct tracker *tracker_new(uint64_t size, unsigned lanes)
+struct tracker *tracker_new(uint64_t size, unsigned lanes, uint64_t unit)
 {
     struct tracker *tracker = calloc(1, sizeof(*tracker) + lanes * sizeof(tracker->lane[0]));
-    uint64_t granule = TRACKER_MIN_GRANULE;
+    uint64_t granule = unit > TRACKER_MIN_GRANULE ? unit : TRACKER_MIN_GRANULE;
 
+    assert(unit > 0 && (unit & (unit - 1)) == 0 && unit <= TRACKER_OPEN_GRANULE);
     assert(size > 0 && lanes > 0 && lanes <= 64);
     assert(size != BLK_SIZE_UNKNOWN || lanes == 1);
     if (size == BLK_SIZE_UNKNOWN)

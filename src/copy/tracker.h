@@ -26,9 +26,9 @@
 
 struct tracker;
 
-/* For `size` bytes (> 0; BLK_SIZE_UNKNOWN: it grows) and `lanes` lanes (1, where it grows). NULL: out of
- * memory. */
-struct tracker *tracker_new(uint64_t size, unsigned lanes);
+/* For `size` bytes (> 0; BLK_SIZE_UNKNOWN: it grows) and `lanes` lanes (1, where it grows). Granules are whole
+ * units of `unit` bytes, a power of two: what the target can only take as a whole. NULL: out of memory. */
+struct tracker *tracker_new(uint64_t size, unsigned lanes, uint64_t unit);
 void tracker_free(struct tracker *tracker);
 /* It turns out that there are only `size` bytes (> 0), of which none beyond was written. False: out of
  * memory. */

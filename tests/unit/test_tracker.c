@@ -20,7 +20,7 @@
 
 static struct tracker *make(uint64_t size, unsigned lanes)
 {
-    struct tracker *tracker = tracker_new(size, lanes);
+    struct tracker *tracker = tracker_new(size, lanes, 1);
 
     assert_non_null(tracker);
     return tracker;
@@ -46,16 +46,23 @@ static uint64_t flush(struct tracker *tracker, unsigned lane, uint64_t epoch, ui
 static void test_granule(void **state)
 {
     static const struct {
-        uint64_t size, granule;
+        uint64_t size, unit, granule;
     } cases[] = {
-        {1, 256 * KIB},    {256 * GIB, 256 * KIB},      {256 * GIB + 1, 512 * KIB},
-        {1024 * GIB, MIB}, {64 * 1024 * GIB, 64 * MIB},
+        {1, 1, 256 * KIB},
+        {256 * GIB, 512, 256 * KIB},
+        {256 * GIB + 1, 256 * KIB, 512 * KIB},
+        {1024 * GIB, 1, MIB},
+        {64 * 1024 * GIB, 1, 64 * MIB},
+        {1, 2 * MIB, 2 * MIB},
+        {256 * GIB + 1, 2 * MIB, 2 * MIB},
+        {64 * 1024 * GIB, 2 * MIB, 64 * MIB},
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct tracker *tracker = make(cases[i].size, 1);
+        struct tracker *tracker = tracker_new(cases[i].size, 1, cases[i].unit);
 
+        assert_non_null(tracker);
         assert_int_equal(tracker_granule(tracker), cases[i].granule);
         tracker_free(tracker);
     }
