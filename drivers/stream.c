@@ -454,7 +454,8 @@ static void describe(struct blk_dev *dev, struct blk_report *report)
         [KIND_PIPE] = "a pipe or device", [KIND_SOCKET] = "a socket", [KIND_FILE] = "a file"};
     const struct stream_dev *stream = stream_of(dev);
 
-    blk_report_fact(report, "stream", "stream", "%s, %s", side_name(stream), kinds[stream->kind]);
+    blk_report_fact(report, "stream", "stream", "%s, %s; how long it is, its end tells",
+                    side_name(stream), kinds[stream->kind]);
 }
 
 extern const struct blk_driver stream_driver;

@@ -574,9 +574,7 @@ void blk_describe(struct blk_dev *dev, struct blk_report *report)
 
     blk_report_fact(report, "endpoint", "endpoint", "%s", dev->name);
     blk_report_fact(report, "kind", "kind", "%s", dev->driver->name);
-    if (dev->size == BLK_SIZE_UNKNOWN)
-        blk_report_fact(report, "size", "size", "not known before the end");
-    else
+    if (dev->size != BLK_SIZE_UNKNOWN)
         blk_report_fact(report, "size", "size", "%" PRIu64 " bytes (%s)", dev->size,
                         units_size(text, dev->size));
     blk_report_fact(report, "block-size", "block size", "%" PRIu32 " bytes", dev->limits.align);
