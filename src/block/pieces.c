@@ -150,10 +150,8 @@ uint64_t middle_cut(const struct blk_dev *dev, const struct blk_req *req, uint64
         end = round_down(end, align);
     if (req->op == BLK_ZERO && has_zero(dev, req))
         return cut_zero(dev, req, *from, end);
-    /* Clusters of an image may lie anywhere in its file, chunks of a disk do not. */
-    if (req->op == BLK_READ)
-        return min_u64(end - *from, dev->limits.max_read);
-    return cut(*from, end, 0, dev->limits.max_write);
+    /* From where it begins, for clusters of an image may lie anywhere in its file. */
+    return min_u64(end - *from, req->op == BLK_READ ? dev->limits.max_read : dev->limits.max_write);
 }
 
 unsigned middle_flags(const struct blk_dev *dev, const struct blk_req *req)

@@ -37,11 +37,10 @@ static const struct cut_case cut_cases[] = {
     {20000, 1, 4096, 4096, 1, 0, BLK_READ, 0, 0, 4096, "READ 0+4096\n"},
     {20000, 1, 4096, 4096, 1, 0, BLK_WRITE, 0, 100, 300, "WRITE 100+300\n"},
     {20000, 1, 4096, 4096, 1, 0, BLK_FLUSH, 0, 0, 0, "FLUSH\n"},
-    /* Reads as few as they can be, writes at multiples of the limit, wherever it begins. */
+    /* As few as they can be, wherever it begins. */
     {20000, 1, 4096, 1024, 1, 0, BLK_READ, 0, 1000, 4096, "READ 1000+4096\n"},
     {20000, 1, 4096, 1024, 1, 0, BLK_READ, 0, 1000, 8000, "READ 1000+4096\nREAD 5096+3904\n"},
-    {20000, 1, 4096, 1024, 1, 0, BLK_WRITE, 0, 1000, 2048,
-     "WRITE 1000+24\nWRITE 1024+1024\nWRITE 2048+1000\n"},
+    {20000, 1, 4096, 1024, 1, 0, BLK_WRITE, 0, 1000, 2048, "WRITE 1000+1024\nWRITE 2024+1024\n"},
     {20000, 512, 1536, 4096, 1, 0, BLK_READ, 0, 512, 4096,
      "READ 512+1536\nREAD 2048+1536\nREAD 3584+1024\n"},
     /* Parts of blocks are read as whole ones. */

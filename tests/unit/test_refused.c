@@ -61,7 +61,7 @@ static void test_refused_zero(void **state)
                   "ZERO 0+16k");
     check_refused(BLK_CAN_ZERO, 0, 0,
                   "ZERO 512+15872 unmap; ZERO 16k+16k unmap; ZERO 32k+512 unmap; "
-                  "WRITE 512+7680; WRITE 8k+8k; WRITE 16k+8k; WRITE 24k+8k; WRITE 32k+512",
+                  "WRITE 512+8k; WRITE 8704+7680; WRITE 16k+8k; WRITE 24k+8k; WRITE 32k+512",
                   "WRITE 0+8k; WRITE 8k+8k");
     check_refused(BLK_CAN_ZERO, 1, 0,
                   "ZERO 512+15872 unmap; ZERO 16k+16k unmap; ZERO 32k+512 unmap; "
