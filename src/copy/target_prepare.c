@@ -65,8 +65,12 @@ static void temporary_opened(struct target *target, int status)
 {
     uint64_t size = target->size;
 
-    if (target_has_format(target))
+    /* What the server loses is appended anew, as far as nobody knows any more where it was. All of it is holes,
+     * and cut off in the end. */
+    if (target_has_format(target)) {
         size = image_make_bound(&target->options->layout, size);
+        size = round_up(size + size / 4, 4096);
+    }
     if (status < 0)
         target_fail(target, &target->task.error);
     else if (target->size == BLK_SIZE_UNKNOWN)
