@@ -112,6 +112,75 @@ static int check_alias(const struct copy_job *job, unsigned i, struct blk_error 
                          source->name, target->name, len, from, to);
 }
 
+/* Is the target this file, or does it take its place? By another name (a link, another way to the server) a file has
+ * the same times. */
+static bool is_target(const struct copy_job *job, const struct blk_dev *file)
+{
+    const struct target *target = &job->targets[0];
+    const struct blk_dev *dev = target->whole;
+    const struct store_attr *old = &target->old;
+    const struct blk_stamp *stamp = &file->opened;
+
+    if (dev)
+        return dev->identity && file->identity && strcmp(dev->identity, file->identity) == 0;
+    if (strcmp(file->name, job->options.target->text) == 0)
+        return true;
+    return target->exists && old->mtime_ns != 0 && old->mtime_ns == stamp->mtime_ns &&
+           old->ctime_ns == stamp->ctime_ns && old->size == stamp->size;
+}
+
+/* What an image reads from lies elsewhere than what is read of it: nothing of that may be written to. A new file may
+ * take the place of the image itself, which is read to its end all the same. NULL: there is none. */
+static const struct blk_dev *target_in_chain(const struct copy_job *job, const struct image *image,
+                                             bool with_top)
+{
+    const struct image_layer *layer;
+
+    for (unsigned i = 0; (layer = image_layer(image, i)) != NULL; i++) {
+        if ((i > 0 || with_top) && is_target(job, layer->file))
+            return layer->file;
+        if (layer->data && is_target(job, layer->data))
+            return layer->data;
+    }
+    return NULL;
+}
+
+/* What the target has behind it would be replaced by it. */
+static int check_base(struct copy_job *job)
+{
+    const struct copy_options *options = &job->options;
+    char text[400];
+
+    if (!target_in_chain(job, &job->reference.image, true))
+        return 0;
+    snprintf(
+        text, sizeof(text),
+        "target: %s is its own backing file, or one behind that: the image needs a name of its "
+        "own",
+        options->target->text);
+    job_fail_with(job, EINVAL, text);
+    return -EINVAL;
+}
+
+/* Where the source is raw and one file, there are ranges of it. */
+static int check_chain(const struct copy_job *job, unsigned i, struct blk_error *error)
+{
+    const struct image *image = source_end_image(&job->origin, i);
+    const struct image_layer *top = image_layer(image, 0);
+    bool in_place = job->targets[0].whole != NULL;
+    const struct blk_dev *file;
+
+    if (!top)
+        return 0;
+    file = target_in_chain(job, image, in_place && top->format != IMAGE_RAW);
+    if (!file)
+        return 0;
+    return blk_error_set(error, EINVAL,
+                         "target: %s is read as a part of %s, which would be lost with it: the "
+                         "copy needs another target",
+                         file->name, source_end_dev(&job->origin, i)->name);
+}
+
 static int check_source(struct copy_job *job)
 {
     const struct blk_dev *target = job->targets[0].dev;
@@ -119,7 +188,8 @@ static int check_source(struct copy_job *job)
 
     blk_error_clear(&error);
     for (unsigned i = 0; i < job->options.source_count && error.code == 0; i++)
-        check_alias(job, i, &error);
+        if (check_alias(job, i, &error) == 0)
+            check_chain(job, i, &error);
     if (error.code == 0 && image_layout_has_format(&job->options.layout) &&
         job->options.chunk % job->options.layout.cluster_size != 0)
         blk_error_set(&error, EINVAL,
@@ -162,23 +232,6 @@ static int check_resume(struct copy_job *job)
     if (status < 0)
         job_fail_resume(job);
     return status;
-}
-
-/* What the target has behind it would be replaced by it. */
-static int check_base(struct copy_job *job)
-{
-    const struct copy_options *options = &job->options;
-    char text[400];
-
-    if (!reference_has(&job->reference, options->target))
-        return 0;
-    snprintf(
-        text, sizeof(text),
-        "target: %s is its own backing file, or one behind that: the image needs a name of its "
-        "own",
-        options->target->text);
-    job_fail_with(job, EINVAL, text);
-    return -EINVAL;
 }
 
 static void check_joined(struct copy_job *job)

@@ -163,17 +163,6 @@ bool reference_is_behind(const struct reference *reference, const struct image *
     return true;
 }
 
-bool reference_has(const struct reference *reference, const struct url *url)
-{
-    const struct image_layer *layer;
-
-    for (unsigned i = 0; (layer = image_layer(&reference->image, i)) != NULL; i++) {
-        if (strcmp(layer->file->name, url->text) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* ---- The end ---------------------------------------------------------------------------------- */
 
 static void closed(struct blk_task *task)

@@ -44,8 +44,6 @@ void reference_fit(struct reference *reference, uint64_t size);
  */
 bool reference_is_behind(const struct reference *reference, const struct image *source,
                          unsigned *depth, uint64_t *until, const char **told);
-/* Is one of its images what has this name? That one would be replaced by what needs it. */
-bool reference_has(const struct reference *reference, const struct url *url);
 
 /* Closes it; status is always 0. */
 void reference_close(struct reference *reference);

@@ -104,6 +104,43 @@ test_same_thing_on_both_ends() {
     rm "$LAB_NFS_DIR/a.img"
 }
 
+# chain_refused SENTENCE ARGUMENT...: nothing of base.qcow2 and top.qcow2 is changed.
+chain_refused() {
+    local sentence=$1 before
+    shift
+    before=$(sha256sum "$T/base.qcow2" "$T/top.qcow2")
+    run 2 "$LUNFERRY" copy --overwrite "$@"
+    says "$sentence"
+    [[ $(sha256sum "$T/base.qcow2" "$T/top.qcow2") == "$before" ]] || fail "an image of the chain was changed"
+}
+
+# An image is read from more places than its name tells.
+test_target_within_the_chain_of_the_source() {
+    image "$T/a.img" 3M
+    copy "$T/a.img" "$T/base.qcow2"
+    truncate -s 8M "$T/base.qcow2"
+    qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 "$T/top.qcow2" 3M
+    chain_refused 'base.qcow2 is read as a part of' -n -O raw "$T/base.qcow2" "$T/base.qcow2"
+    chain_refused 'base.qcow2 is read as a part of' -n -O raw "$T/top.qcow2" "$T/base.qcow2"
+    chain_refused 'base.qcow2 is read as a part of' -n -O raw --delta "$T/top.qcow2" "$T/base.qcow2"
+    chain_refused 'base.qcow2 is read as a part of' -O raw "$T/top.qcow2" "$T/base.qcow2"
+    chain_refused 'base.qcow2 is read as a part of' "$T/top.qcow2" "$T/base.qcow2"
+    # A new file may take the place of the one that was read.
+    copy --overwrite "$T/top.qcow2" "$T/top.qcow2"
+    run 0 "$LUNFERRY" compare "$T/a.img" "$T/top.qcow2"
+}
+
+test_target_that_is_its_own_base() {
+    image "$T/a.img" 3M
+    copy "$T/a.img" "$T/base.qcow2"
+    qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 "$T/top.qcow2" 3M
+    ln -s base.qcow2 "$T/link.qcow2"
+    chain_refused 'is its own backing file' -B base.qcow2 "$T/a.img" "$T/base.qcow2"
+    chain_refused 'is its own backing file' -B base.qcow2 "$T/a.img" "$T/../test/base.qcow2"
+    chain_refused 'is its own backing file' -B top.qcow2 "$T/a.img" "$T/base.qcow2"
+    chain_refused 'is its own backing file' -B link.qcow2 "$T/a.img" "$T/base.qcow2"
+}
+
 # Two names that nothing shows to be one: localhost may have another address than 127.0.0.1, and the
 # path through a link is another one. No byte is lost.
 test_same_file_by_an_alias() {
