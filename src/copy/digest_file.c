@@ -231,6 +231,36 @@ static void put_done(struct put *put, int status)
         end(file, 0);
 }
 
+static void save_now(struct digest_file *file)
+{
+    file->put = (struct put){
+        .store = file->store,
+        .name = file->name,
+        .mode = file->mode,
+        .bytes = file->buffer,
+        .len = digest_encode(&file->encoder, file->buffer, PART),
+        .more = more_of_it,
+        .replace = file->put.replace,
+        .done = put_done,
+        .opaque = file,
+    };
+    if (put_start(&file->put) == 0)
+        return;
+    file->error = file->put.error;
+    end_soon(file);
+}
+
+/* What is replaced was a digest file when the copy began; it may be the copy by now. */
+static void start_read_again(struct digest_file *file, int status)
+{
+    if (status < 0 && status != -ENOENT)
+        fail(file, &file->req.error);
+    else if (status == 0 && !digest_is_file(file->buffer, file->req.got))
+        refuse(file, EEXIST, "it is no digest file any more: it is left alone");
+    else
+        save_now(file);
+}
+
 void digest_file_save(struct digest_file *file, const struct digest_list *list,
                       const struct digest_subject *subject)
 {
@@ -244,23 +274,12 @@ void digest_file_save(struct digest_file *file, const struct digest_list *list,
     file->encoding = true;
     if (!file->buffer || digest_encode_init(&file->encoder, list, subject, file->digest) < 0) {
         blk_error_set(&file->error, ENOMEM, "out of memory");
+        end_soon(file);
+    } else if (file->put.replace) {
+        req_then(file, STORE_READ, 0, DIGEST_HEADER, start_read_again);
     } else {
-        file->put = (struct put){
-            .store = file->store,
-            .name = file->name,
-            .mode = file->mode,
-            .bytes = file->buffer,
-            .len = digest_encode(&file->encoder, file->buffer, PART),
-            .more = more_of_it,
-            .replace = file->put.replace,
-            .done = put_done,
-            .opaque = file,
-        };
-        if (put_start(&file->put) == 0)
-            return;
-        file->error = file->put.error;
+        save_now(file);
     }
-    end_soon(file);
 }
 
 /* ---- Closing ---------------------------------------------------------------------------------- */

@@ -9,8 +9,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <lunferry/units.h>
+
+#define QCOW2_SECTOR 512u
 
 /* ---- Before anything is written --------------------------------------------------------------- */
 
@@ -87,6 +90,20 @@ static int check_subject(const struct copy_job *job, struct blk_error *error)
                              "is none; `lunferry checksum' makes the digests of a file that is "
                              "there",
                              options->target->text);
+    if (options->digests == COPY_DIGESTS_OF_TARGET &&
+        strcmp(options->digest_file->text, options->target->text) == 0)
+        return blk_error_set(error, EINVAL,
+                             "--digests: %s is TARGET: they need a file of their own",
+                             options->digest_file->text);
+    /* Those of another length stand for nothing. */
+    if (options->digests == COPY_DIGESTS_OF_TARGET && image_layout_has_format(&options->layout) &&
+        job->source->size % QCOW2_SECTOR != 0)
+        return blk_error_set(
+            error, EINVAL,
+            "--digests: a qcow2 image has whole sectors of %u bytes, and SOURCE "
+            "ends in the middle of one, at %" PRIu64
+            "; `lunferry checksum' makes the digests of the image when it is there",
+            QCOW2_SECTOR, job->source->size);
     if (options->digests == COPY_DIGESTS_OF_TARGET || !options->digest_file)
         return 0;
     return digest_subject_of(&subject, job->source, &job->source->opened, error);

@@ -174,6 +174,9 @@ test_digests_refused() {
     says 'diary: it exists and is no digest file: it is left alone'
     checksum 2 --overwrite --digests "$image" "$image"
     [[ $(cat "$T/diary") == precious && ! -e $T/new ]] || fail "something was changed"
+    run 2 "$LUNFERRY" copy --digests "$T/new" "$image" "$T/new"
+    says 'new is TARGET: they need a file of their own'
+    [[ ! -e $T/new ]] || fail "made an image all the same"
     checksum 0 --digests "$T/sums" "$image"
     checksum 2 --digests "$T/sums" "$image"
     checksum 0 --overwrite --digests "$T/sums" "$image"
@@ -183,6 +186,26 @@ test_digests_refused() {
     says 'lunferry checksum --digests FILE TARGET'
     checksum 2 --check "$image"
     says '--digests FILE'
+}
+
+# By another name it is the target all the same, and not a digest file any more when it is its turn.
+test_digests_over_the_target() {
+    sum_image
+    checksum 0 --digests "$T/sums" "$image"
+    ln -s . "$T/here"
+    run 3 "$LUNFERRY" copy --overwrite --digests "$T/here/sums" "$image" "$T/sums"
+    says 'here/sums: it is no digest file any more: it is left alone; the target is complete'
+    same "$image" "$T/sums"
+}
+
+# A qcow2 image is longer then, so that they would be the digests of nothing.
+test_digests_of_half_a_sector() {
+    head -c 300001 /dev/urandom >"$T/odd"
+    run 2 "$LUNFERRY" copy --digests "$T/sums" "$T/odd" "$T/odd.qcow2"
+    says '--digests: a qcow2 image has whole sectors of 512 bytes, .* SOURCE ends in the middle of one, at 300001'
+    [[ ! -e $T/sums && ! -e $T/odd.qcow2 ]] || fail "something was made"
+    copy --digests "$T/sums" "$T/odd" "$T/odd.img"
+    checksum 0 --check --digests "$T/sums" "$T/odd.img"
 }
 
 # The state now, and a snapshot, of a chain: each with a digest file of its own.
