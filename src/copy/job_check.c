@@ -121,11 +121,11 @@ static bool is_target(const struct copy_job *job, const struct blk_dev *file)
     const struct store_attr *old = &target->old;
     const struct blk_stamp *stamp = &file->opened;
 
-    if (dev && dev->identity && file->identity)
-        return strcmp(dev->identity, file->identity) == 0;
     if (strcmp(file->name, job->options.target->text) == 0)
         return true;
-    return !dev && target->exists && old->mtime_ns != 0 && old->mtime_ns == stamp->mtime_ns &&
+    if (dev)
+        return dev->identity && file->identity && strcmp(dev->identity, file->identity) == 0;
+    return target->exists && old->mtime_ns != 0 && old->mtime_ns == stamp->mtime_ns &&
            old->ctime_ns == stamp->ctime_ns && old->size == stamp->size;
 }
 

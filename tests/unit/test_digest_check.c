@@ -88,9 +88,9 @@ static void test_one_name(void **state)
     sums.run.options.overwrite = true;
     sums.run.options.digest_file = &sums.to.url;
     run_job(&sums.run);
-    assert_int_equal(sums.run.result.status, -EEXIST);
-    assert_true(sums.run.result.complete);
-    assert_true(fake_disk_holds(fake_fs_find(&sums.fs, "image")->disk, &sums.source, 0, SUMS_SIZE));
+    assert_int_equal(sums.run.result.status, -EINVAL);
+    assert_false(sums.run.result.touched);
+    assert_null(fake_fs_find(&sums.fs, "image"));
     assert_null(fake_fs_temporary(&sums.fs));
     sums_release(&sums);
 }
