@@ -384,6 +384,20 @@ void target_end_of_stream(struct target *target, uint64_t size)
         assert(!"it grows nothing");
 }
 
+/* Clusters of an image in its own format are whole blocks of what it lies on. */
+static bool has_whole_blocks(struct target *target)
+{
+    uint32_t cluster = target->options->layout.cluster_size, block = target->dev->limits.align;
+
+    if (!target_has_format(target) || block <= cluster)
+        return true;
+    target_refuse(target, EINVAL,
+                  "clusters of %" PRIu32 " bytes are smaller than the blocks of %s, which have "
+                  "%" PRIu32 "; use -o cluster_size=%" PRIu32 " or more",
+                  cluster, target->dev->name, block, block);
+    return false;
+}
+
 void target_check(struct target *target)
 {
     char have[UNITS_TEXT], need[UNITS_TEXT];
@@ -402,6 +416,8 @@ void target_check(struct target *target)
                       units_size(need, size));
         return;
     }
+    if (!has_whole_blocks(target))
+        return;
     if (!target_has_format(target))
         blk_need(target->dev, min_u64(size, target->dev->size));
     if (!(target->dev->caps & BLK_BARE) || target->options->overwrite ||
