@@ -80,6 +80,8 @@ class Work:
 def matrix(work):
     rng = random.Random(f"{work.options.seed}/pairs")
     case = write_recipe.pairwise(rng, work.number + 1)[-1]
+    if work.options.url and case.size == "wide":
+        case.size = "sectors"  # a raw base does not tell its holes there, and would be read to its end
     work.log.append(str(case))
     source, base, flat = write_recipe.make_pair(case, work.directory, work.aside, work.rng)
     recorded = os.path.basename(base) if base else None
@@ -188,8 +190,17 @@ def lies_above(chain, above, until, case, size):
     entries = json.loads(text)
     # Version 2 has no zero clusters, and -S 0 wants none.
     as_data = case.compat == "0.10" or "-S" in case.words
-    ranges = [(entry["start"], entry["start"] + entry["length"]) for entry in entries
-              if entry["depth"] < above and (entry["data"] or as_data)]
+    ranges = []
+    for entry in entries:
+        start, end = entry["start"], entry["start"] + entry["length"]
+        if entry["depth"] >= above:
+            continue
+        if entry["data"] or as_data:
+            ranges.append((start, end))
+        else:  # zeros in a cluster that has something else too
+            ranges += [(start, min(end, write_judge.round_up(start, case.cluster))),
+                       (max(start, recipe.round_to(end, case.cluster)), end)]
+    ranges = [(start, end) for start, end in ranges if start < end]
     return ranges + ([(until, size)] if until < size else [])
 
 

@@ -6,8 +6,7 @@ import os
 
 import judge
 from judge import Wrong, lunferry, run, sparse
-from recipe import SECTOR
-from write_recipe import PAGE
+from recipe import SECTOR, round_to
 
 
 def round_up(value, unit):
@@ -76,7 +75,7 @@ def differing(source, base, cluster):
     its end: (those that hold data, those that are zero)."""
     data, zeros = set(), set()
     files = [os.open(path, os.O_RDONLY) for path in (source, base or os.devnull)]
-    size = os.fstat(files[0]).st_size
+    size = round_up(os.fstat(files[0]).st_size, SECTOR)  # as the image has it
     candidates = set()
     for file in files:
         for first, end in sparse.data_ranges(file, min(size, os.fstat(file).st_size)):
@@ -91,16 +90,22 @@ def differing(source, base, cluster):
     return data, zeros
 
 
+def short_zeros(source, cluster):
+    """The number of a last cluster that is short and all zeros, as a set: it may be data, as too short a run."""
+    with open(source, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        rest = os.pread(file.fileno(), size % cluster, round_to(size, cluster))
+    return {size // cluster} if rest and not rest.strip(b"\0") else set()
+
+
 def check_allocation(path, case, source, base):
     """What equals the base is not there, and zeros are no data."""
     want_data, want_zeros = differing(source, base, case.cluster)
     if case.compat == "0.10":  # has no zero clusters
         want_data, want_zeros = want_data | want_zeros, set()
     data, zeros = allocated(path, case.cluster)
-    size = os.stat(source).st_size
-    if size % case.cluster < PAGE:  # zeros that are too few for -S
-        want_data, want_zeros = want_data | (want_zeros & data & {size // case.cluster}), \
-            want_zeros - (data & {size // case.cluster})
+    last = short_zeros(source, case.cluster)
+    want_data, want_zeros = want_data | (last & data), want_zeros - (last & data)
     for what, numbers in (("is missing", (want_data | want_zeros) - data - zeros),
                           ("is zeros in the image, and no such", zeros & want_data),
                           ("is there, and equals the base", (data | zeros) - want_data - want_zeros),
