@@ -198,12 +198,18 @@ test_qcow2_data_file() {
     rm -r "$dir"
 }
 
-# -O counts, whatever the name tells.
-test_qcow2_name_of_a_raw_image() {
+# What the target becomes is in its name, or in -O, which counts more.
+test_qcow2_is_written_by_name() {
     image "$T/a.img" 1M
+    copy "$T/a.img" "$LAB_NFS/b.qcow2"
+    qemu-img check -q -f qcow2 "$LAB_NFS_DIR/b.qcow2"
+    qemu-img compare -q -f raw -F qcow2 "$T/a.img" "$LAB_NFS_DIR/b.qcow2"
+    copy -O qcow2 "$T/a.img" "$T/b.img"
+    qemu-img compare -q -f raw -F qcow2 "$T/a.img" "$T/b.img"
     run 2 "$LUNFERRY" copy "$T/none.img" "$T/b.qcow"
     says 'by its name it is to be a qcow image'
-    copy -O raw "$T/a.img" "$LAB_NFS/b.qcow2"
+    [[ ! -e $T/b.qcow ]] || fail "something was made"
+    copy --overwrite -O raw "$T/a.img" "$LAB_NFS/b.qcow2"
     cmp "$T/a.img" "$LAB_NFS_DIR/b.qcow2"
     rm "$LAB_NFS_DIR/b.qcow2"
 }

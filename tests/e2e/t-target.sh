@@ -53,3 +53,33 @@ test_target_options_together() {
     run 2 "$LUNFERRY" copy "$T/none.img" "$T/made.qcow"
     says 'made.qcow: by its name it is to be a qcow image, which can only be read; -O raw or -O qcow2'
 }
+
+# What only a raw target has, or only one that is there already.
+test_target_qcow2_is_made_anew() {
+    local option
+    for option in '-n --overwrite' '--target-offset 1M' '--zero-tail' '--discard' '--target-is-zero'; do
+        # shellcheck disable=SC2086
+        option_refused "${option%% *}: an image of the format qcow2 is always made anew and whole" -O qcow2 $option
+    done
+    option_refused '--resume: what an unfinished qcow2 image holds is known only when it is finished' \
+        -O qcow2 --resume --journal "$T/j"
+    option_refused '--delta: a new image holds nothing that SOURCE could differ from, unless -B' -O qcow2 --delta
+    option_refused '--verify: a qcow2 image can be read when it is finished' -O qcow2 --verify
+    option_refused '--request-size: 65536 bytes are no multiple of the cluster size, 131072$' \
+        -O qcow2 --request-size 64k -o cluster_size=128k
+}
+
+# Nothing is left of what could not be begun, and the backing image is as it was.
+test_target_backing_image_that_cannot_be() {
+    image "$T/a.img" 1M
+    run 2 "$LUNFERRY" copy -O qcow2 -B none.img "$T/a.img" "$T/made.qcow2"
+    says 'none.img: no such file'
+    cp "$T/a.img" "$T/base.qcow2"
+    run 2 "$LUNFERRY" copy -B base.qcow2 "$T/a.img" "$T/made.qcow2"
+    says 'backing file: .*base.qcow2'
+    run 2 "$LUNFERRY" copy --overwrite -B base.qcow2 -F raw "$T/a.img" "$T/base.qcow2"
+    says 'base.qcow2'
+    cmp "$T/a.img" "$T/base.qcow2"
+    [[ ! -e $T/made.qcow2 ]] || fail "something was made"
+    no_temporary "$T"
+}
