@@ -69,7 +69,8 @@ static const struct argp_option options[] = {
      "Zero what lies behind the image, to the end of the target, too (otherwise it stays)", 1},
     {"delta", OPT_DELTA, NULL, 0,
      "Read what the target holds beside SOURCE, and write only what differs (its first MiB is not "
-     "written last then)",
+     "written last then). With -B: compare SOURCE with BASE, also where SOURCE has a backing "
+     "file itself",
      1},
     {"digests", OPT_DIGESTS, "FILE", 0,
      "Keep the SHA-256 of every block of a new TARGET in FILE, a path or an nfs:// URL, for "
