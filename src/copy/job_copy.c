@@ -11,6 +11,7 @@
 #include "depth.h"
 
 #define COMPRESSED_DEPTH 16
+#define SECTOR           512
 
 void job_kick_lanes(struct copy_job *job)
 {
@@ -170,6 +171,19 @@ void job_choose_reference(struct copy_job *job)
     }
 }
 
+/*
+ * A new image has whole sectors. Where the disk ends in the middle of one, and the reference goes on, the rest of the
+ * reference's sector would show if the unit that the end lies in were left out.
+ */
+static uint64_t whole_from(const struct copy_job *job)
+{
+    uint64_t size = job->source->size;
+
+    if (!job->options.base || size % SECTOR == 0 || job->reference.size <= size)
+        return UINT64_MAX;
+    return round_down(size, job->shared.unit);
+}
+
 /* What one lane has to do by itself: a granule, or a block of a digest, if that is more. */
 static uint64_t piece_of(const struct copy_job *job)
 {
@@ -216,6 +230,7 @@ void job_copy(struct copy_job *job)
     job->shared.promised = !target->new_file && target->zero_from != UINT64_MAX;
     job->shared.unit = unit_of(job);
     job_choose_reference(job);
+    job->shared.whole_from = whole_from(job);
     job->result.buffer_bytes = (uint64_t)job->options.lanes * job->options.depth *
                                job->options.chunk * (job->shared.compare ? 2 : 1);
     job->first.loop = job->loop;

@@ -75,6 +75,8 @@ struct lane_shared {
     /* Before this offset, what the source has from images of this depth or deeper, the reference has. */
     uint64_t same_until;
     unsigned same_depth;
+    /* From here on, the start of a unit, nothing is left out because the reference has it. UINT64_MAX: nowhere. */
+    uint64_t whole_from;
     bool promised; /* zero_from, by somebody who may be wrong: read back like what was written */
     _Atomic uint64_t done; /* bytes that are on the target; lanes add, and subtract what was lost */
     _Atomic uint64_t data_done; /* bytes of the source's data that are on the target; lanes add */

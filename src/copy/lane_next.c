@@ -144,7 +144,7 @@ static bool next_run(struct lane *lane)
 bool lane_compares(const struct lane *lane, const struct lane_piece *piece)
 {
     return lane->shared->compare && lane->state == LANE_COPYING && !lane->again && !piece->same &&
-           !piece->target_zero;
+           !piece->target_zero && piece->offset < lane->shared->whole_from;
 }
 
 enum lane_answer lane_next_of_source(struct lane *lane, struct lane_piece *piece)
@@ -199,6 +199,21 @@ static enum lane_answer look_at_target(struct lane *lane, struct lane_piece *pie
     return LANE_PIECE;
 }
 
+/* True: the piece lies where everything is written. Otherwise it ends there at the latest. */
+static bool is_written_whole(const struct lane *lane, struct lane_piece *piece)
+{
+    uint64_t from = lane->shared->whole_from;
+
+    if (piece->offset < from) {
+        piece->end = min_u64(piece->end, from);
+        return false;
+    }
+    if (piece->same)
+        piece->end = min_u64(piece->end, piece->offset + lane->shared->options->chunk);
+    piece->same = false;
+    return true;
+}
+
 enum lane_answer lane_next(struct lane *lane, struct lane_piece *piece)
 {
     const struct lane_shared *shared = lane->shared;
@@ -207,7 +222,8 @@ enum lane_answer lane_next(struct lane *lane, struct lane_piece *piece)
     if (!next_run(lane))
         return LANE_NOTHING;
     answer = lane_next_of_source(lane, piece);
-    if (answer != LANE_PIECE || piece->same || shared->options->zero_unit == 0)
+    if (answer != LANE_PIECE || is_written_whole(lane, piece) || piece->same ||
+        shared->options->zero_unit == 0)
         return answer;
     if (!lane->again && piece->offset >= shared->zero_from) {
         piece->target_zero = true;

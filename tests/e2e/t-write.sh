@@ -154,3 +154,19 @@ test_write_qcow2_target_restarted() {
     wait_status 0
     is_good "$LAB_LUN512_FILE" "$T/a.img"
 }
+
+# The image has whole sectors, and its backing image more than zeros behind the end of the disk.
+test_write_qcow2_of_half_a_sector() {
+    local size
+    image "$T/base.img" 1M
+    for size in 1 513 65537 700001; do
+        head -c "$size" /dev/zero >"$T/zeros.img"
+        head -c "$size" "$T/base.img" >"$T/same.img"
+        truncate -s "$size" "$T/hole.img"
+        for name in zeros same hole; do
+            copy --overwrite -B base.img "$T/$name.img" "$T/a.qcow2"
+            is_good "$T/a.qcow2" "$T/$name.img"
+            run 0 "$LUNFERRY" compare -q "$T/$name.img" "$T/a.qcow2"
+        done
+    done
+}
