@@ -45,8 +45,8 @@ uint64_t image_make_bound(const struct image_layout *layout, uint64_t size);
 
 struct image_make {
     const char *name; /* of the image, for messages; copied */
-    /* Open for writing; empty, of image_make_bound() bytes, and zero all over, if it is a file; or something whose size
-     * is fixed, of any content. */
+    /* Open for writing; empty and with an open end (blk_open_end()), or of image_make_bound() bytes and zero all over, if
+     * it is a file; or something whose size is fixed, of any content. */
     struct blk_dev *file;
     struct image_layout layout; /* complete; what it points to is copied */
     uint64_t size;              /* bytes of the disk; the image has the next multiple of 512 */

@@ -45,38 +45,33 @@ static void sized(struct target *target, int status)
 {
     if (status < 0) {
         target_fail(target, &target->task.error);
-    } else if (target_has_format(target)) {
-        make_image(target);
     } else {
         target->zero_from = target->resumed_end;
         target_end(target, 0);
     }
 }
 
-/* As it is written. */
+/* As it is written. An image may need more than its disk has, where much is written again; and it may have a
+ * place where a file of the disk's length would have none. */
 static void grows(struct target *target)
 {
     blk_open_end(target->dev);
+    if (target_has_format(target)) {
+        make_image(target);
+        return;
+    }
     target->zero_from = 0;
     target_end(target, 0);
 }
 
 static void temporary_opened(struct target *target, int status)
 {
-    uint64_t size = target->size;
-
-    /* What the server loses is appended anew, as far as nobody knows any more where it was. All of it is holes,
-     * and cut off in the end. */
-    if (target_has_format(target)) {
-        size = image_make_bound(&target->options->layout, size);
-        size = round_up(size + size / 4, 4096);
-    }
     if (status < 0)
         target_fail(target, &target->task.error);
-    else if (target->size == BLK_SIZE_UNKNOWN)
+    else if (target->size == BLK_SIZE_UNKNOWN || target_has_format(target))
         grows(target);
     else
-        blk_resize(target->dev, size, target_task_then(target, sized));
+        blk_resize(target->dev, target->size, target_task_then(target, sized));
 }
 
 static void temporary_made(struct target *target, int status)

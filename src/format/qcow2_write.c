@@ -264,7 +264,11 @@ static void opened(struct qcow2_writer *writer, int status, struct blk_error *er
 
 static void cloned(struct blk_task *task)
 {
-    opened(writer_asking(task), task->status, &task->error);
+    struct qcow2_writer *writer = writer_asking(task);
+
+    if (task->status == 0 && writer->core->space.limit == INT64_MAX)
+        blk_open_end(writer->file);
+    opened(writer, task->status, &task->error);
 }
 
 static void clone_below(struct blk_dev *dev, const struct blk_dev *origin, unsigned number)

@@ -83,3 +83,17 @@ test_target_backing_image_that_cannot_be() {
     [[ ! -e $T/made.qcow2 ]] || fail "something was made"
     no_temporary "$T"
 }
+
+# Of how much room there could be need is not asked: a thin disk is longer than files may be here.
+test_target_longer_than_a_file_may_be() {
+    local lanes
+    for lanes in 1 3; do
+        (ulimit -f 16384 && exec "$LUNFERRY" copy -q -c --lanes "$lanes" null:1T random:4M "$T/thin-$lanes.qcow2") ||
+            fail "with $lanes lanes it ended with $?"
+        qemu-img check -q "$T/thin-$lanes.qcow2" || fail "qemu-img check finds fault"
+        qemu-io -f qcow2 -r -c "read -P 0 1023G 1G" "$T/thin-$lanes.qcow2" >"$T/out"
+        ! grep -q 'verification failed' "$T/out" || fail "what was zeros is not"
+        run 0 "$LUNFERRY" copy -q --source-range 1T+4M "$T/thin-$lanes.qcow2" "$T/tail-$lanes"
+        run 0 "$LUNFERRY" compare "$T/tail-$lanes" random:4M
+    done
+}
