@@ -110,6 +110,8 @@ void job_survey_end(struct copy_job *job);
 /* job_digests.c */
 /* Beside the other checks, when the source is joined: may there be digests, and where? */
 void job_digests_check(struct copy_job *job);
+/* Bytes of a block that is taken again where anything of it is copied again; 0: there are none. */
+uint64_t job_digests_unit(const struct copy_job *job);
 /* Before the lanes begin, which take them. 0 or -ENOMEM. */
 int job_digests_begin(struct copy_job *job);
 /* The phase. */

@@ -244,6 +244,7 @@ static void check_joined(struct copy_job *job)
     blk_cap(job->source, job->options.read_size,
             0); /* its start, that is; the lanes see to the rest */
     if (check_resume(job) == 0) {
+        job->targets[0].unit = job_digests_unit(job);
         if (target_plan(&job->targets[0], job->source->size) < 0)
             job_fail(job, &job->targets[0].error, NULL);
         else if (earlier && (earlier->granule != tracker_granule(job->targets[0].tracker) ||

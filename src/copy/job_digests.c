@@ -138,6 +138,13 @@ void job_digests_check(struct copy_job *job)
         open_file(job);
 }
 
+uint64_t job_digests_unit(const struct copy_job *job)
+{
+    if (job->reference.list)
+        return digest_list_block(job->reference.list);
+    return job->options.digests == COPY_DIGESTS_NONE ? 0 : digest_block_for(job->source->size);
+}
+
 int job_digests_begin(struct copy_job *job)
 {
     if (job->options.digests == COPY_DIGESTS_NONE && !job->reference.list)

@@ -348,12 +348,13 @@ static int name_temporary(struct target *target)
     return 0;
 }
 
-/* Bytes that it takes only as a whole, and that only one lane may write, whatever is lost: a cluster. */
+/* Bytes that are copied only as a whole, and by one lane, whatever is lost: a cluster, or what the owner says. */
 static uint64_t whole_unit(const struct target *target)
 {
     const struct image_layout *layout = &target->options->layout;
+    uint64_t cluster = image_layout_has_format(layout) ? layout->cluster_size : 1;
 
-    return image_layout_has_format(layout) ? layout->cluster_size : 1;
+    return cluster > target->unit ? cluster : target->unit;
 }
 
 int target_plan(struct target *target, uint64_t size)

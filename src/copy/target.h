@@ -50,6 +50,7 @@ struct target {
     uint64_t
         resumed_end; /* with `resumed`: where the last of what is durable ends; the rest of a new
                              file is cut off, so that it is zero again */
+    uint64_t unit; /* bytes that only one lane may copy, whatever is lost: a power of two; 0: any */
     bool keep_temporary; /* before target_close(): another run will go on with it */
     void (*done)(struct target *target, int status); /* with a status < 0, `error` says why */
     void *opaque;

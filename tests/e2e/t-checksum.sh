@@ -5,7 +5,7 @@
 # has them from hashlib and the documented format.
 
 checksum_clean() {
-    rm -rf "$LAB_NFS_DIR"/sum*
+    rm -rf "$LAB_NFS_DIR"/sum* "$LAB_NFS_DIR"/.sum*
 }
 
 # A file on NFS, $image, of three parts: data, a hole with a little in it, data; its size is odd.
