@@ -35,6 +35,8 @@ void job_one_done(struct copy_job *job)
         job_enter(job, COPY_ENDED);
     else if (job->result.status < 0)
         job_enter(job, COPY_CLOSING);
+    else if (job->phase == COPY_FINISHING && job->options.digests == COPY_DIGESTS_NONE)
+        job_enter(job, COPY_CLOSING); /* at once: nothing is left that could be interrupted */
     else
         job_enter(job, job->phase + 1);
 }
