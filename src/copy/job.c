@@ -309,16 +309,9 @@ static void interrupt(struct copy_job *job)
         job_fail_with(job, ECANCELED, "interrupted");
 }
 
-/* It is too late to stop anything. */
-static bool is_over(const struct copy_job *job)
-{
-    return job->phase >= COPY_CLOSING ||
-           (job->phase == COPY_RECORDING && job->options.digests == COPY_DIGESTS_NONE);
-}
-
 void copy_stop(struct copy_job *job)
 {
-    if (is_over(job) || job->drain.pending || atomic_load(&job->shared.aborting))
+    if (job->phase >= COPY_CLOSING || job->drain.pending || atomic_load(&job->shared.aborting))
         return;
     interrupt(job);
     job->targets[0].stopping = true;
@@ -331,7 +324,7 @@ void copy_stop(struct copy_job *job)
 
 void copy_abort(struct copy_job *job)
 {
-    if (is_over(job) || atomic_load(&job->shared.aborting))
+    if (job->phase >= COPY_CLOSING || atomic_load(&job->shared.aborting))
         return;
     interrupt(job);
     atomic_store(&job->shared.aborting, true);
