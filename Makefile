@@ -126,12 +126,13 @@ check-e2e: test-programs
 	BUILD=$(BUILD) tests/run e2e
 
 # The end-to-end tests in which several threads are at work on one copy: all of them would take the
-# thread sanitizer half an hour.
-THREADED = lanes|cut_each|killed_at_ten|three_sources
+# thread sanitizer half an hour. The scripted ones have one thread.
+THREADED = lanes|cut_each|killed_at_ten|three_sources|increments_with
 
 check-sanitize:
 	ORACLE_CASES=0.25 $(MAKE) BUILD=$(BUILD)/asan SANITIZE=address,undefined OPT='-O1 -g' check
-	E2E_TESTS='$(THREADED)' $(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread OPT='-O1 -g' check
+	E2E_TESTS='$(THREADED)' $(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread OPT='-O1 -g' \
+	    check-unit check-e2e
 
 # libFuzzer: headers alone, then whole images, each for FUZZ_TIME seconds. What it finds is left in $(BUILD)/fuzz, also
 # the inputs that reach new code, from which it goes on the next time.
