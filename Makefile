@@ -126,7 +126,7 @@ check-e2e: test-programs
 	BUILD=$(BUILD) tests/run e2e
 
 # The end-to-end tests in which several threads are at work on one copy: all of them would take the
-# thread sanitizer half an hour. The scripted ones have one thread.
+# thread sanitizer half an hour. Of the scripted ones nearly all have one thread.
 THREADED = lanes|cut_each|killed_at_ten|three_sources|increments_with
 
 check-sanitize:
