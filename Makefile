@@ -153,7 +153,7 @@ $(BUILD)/fuzz/header: tests/fuzz/fuzz_qcow2.c $(HEADER_FUZZED) | lint-tools
 $(BUILD)/fuzz/reader: $(READER_SOURCES) $(READER_FUZZED) | lint-tools
 	@mkdir -p $(@D)
 	$(call say,FUZZ)
-	$(Q)$(FUZZ_BUILD) -o $@ $^ -pthread -lcrypto -lisal -lzstd
+	$(Q)$(FUZZ_BUILD) -o $@ $^ -pthread $(ALL_LIBS)
 
 .PHONY: fuzz
 fuzz: $(BUILD)/fuzz/header $(BUILD)/fuzz/reader $(BUILD)/tests/test_fuzz_qcow2
