@@ -60,8 +60,8 @@ struct image_make {
  * (-EINVAL). What is never written shows the backing image, or is zero where there is none. WRITE may
  * be repeated, and takes the place of what was there. ZERO makes zero clusters where there is a backing
  * image, and otherwise frees. A WRITE is done when the write that carries its bytes is, with its epoch;
- * compressed clusters wait for others that go with them until blk_push(). There is no READ (-ENOTSUP) before it
- * is finished.
+ * compressed clusters wait for others that go with them until blk_push(). There is no READ (-ENOTSUP), nor is there when
+ * it is finished: then the file can be opened as an image.
  *
  * While it opens, the first cluster of the file is blanked, durably. Zeros are durable at once: they are entries, which
  * blk_finish() writes. It gives the file the length that the image has come to, where that can be done. Clones are
